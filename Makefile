@@ -1,0 +1,50 @@
+# Each target installs what it needs into .venv. Needed beforehand: git, make and Python 3.11 (or later).
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+STAMP := $(VENV)/.installed
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+# Real images and public weights that some tests want; where they are missing these tests are skipped and say so.
+ifneq ($(wildcard ../shared/data),)
+export SEMIML_DATA ?= $(abspath ../shared/data)
+endif
+ifneq ($(wildcard ../shared/weights),)
+export SEMIML_WEIGHTS ?= $(abspath ../shared/weights)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test docs lab export clean
+
+help:  ## what can be made (this list)
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
+
+$(STAMP): settings.ini setup.py pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: install it, or run make PYTHON=/path/to/python"; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): PyTorch is large, so the first time takes some minutes"
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: $(STAMP)  ## train on fifteen images, print a table, write demo/report.html
+	$(PY) tools/demo.py --out demo
+
+test: $(STAMP)  ## run every notebook and tests/, print the counts
+	$(PY) tools/test.py
+
+docs: $(STAMP)  ## the site, into _docs/
+	$(PY) tools/docs.py site
+
+lab: $(STAMP)  ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir=nbs
+
+export: $(STAMP)  ## notebooks -> semiml/ and README.md, and clean the notebooks
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+	$(PY) tools/docs.py readme
+
+clean:  ## remove what was built (.venv stays)
+	rm -rf _docs _proc build dist demo .pytest_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,39 @@
+"""Everything that can fail, with counts at the end: each notebook is a test, and `tests/` holds what a cell cannot show.
+
+Notebooks run two at a time at scale `ci` with one thread each, so that they do not fight for the cores.
+"""
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+env = dict(os.environ, SEMIML_SCALE="ci", OMP_NUM_THREADS="1", MPLBACKEND="agg", PYTHONUNBUFFERED="1",
+           PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}")
+t0 = time.time()
+
+run = subprocess.Popen([BIN / "nbdev_test", "--n_workers", "2", "--timing", "--do_print"], cwd=ROOT, env=env, text=True,
+                       stdout=subprocess.PIPE)
+done, seconds = 0, []
+for line in run.stdout:
+    if line.startswith("- Completed"): done += 1
+    if re.fullmatch(r"\S+\.ipynb: \d+ secs\n", line): seconds.append(line)
+    print(line.replace(f"{ROOT}{os.sep}", ""), end="", flush=True)
+notebooks_failed = run.wait() != 0
+
+with tempfile.TemporaryDirectory() as tmp:
+    xml = Path(tmp) / "pytest.xml"
+    env["OMP_NUM_THREADS"] = "2"
+    tests_failed = subprocess.run([sys.executable, "-m", "pytest", "tests", "--junitxml", xml], cwd=ROOT, env=env).returncode != 0
+    n = {k: int(v) for k, v in ET.parse(xml).getroot().find("testsuite").attrib.items() if v.isdigit()} if xml.exists() else {}
+
+bad = n.get("failures", 0) + n.get("errors", 0)
+passed = f"{len(seconds)} passed" if not notebooks_failed else f"{done} run, SOME FAILED (see above)"
+print(f"\nnotebooks: {passed}\npytest: {n.get('tests', 0) - bad - n.get('skipped', 0)} passed, {n.get('skipped', 0)} skipped, {bad} failed"
+      f"\ntime: {time.time() - t0:.0f} s")
+sys.exit(notebooks_failed or tests_failed)
