@@ -31,3 +31,11 @@ def browser():
         b = p.chromium.launch(executable_path=exe, args=FLAGS)
         yield b
         b.close()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    "The folder with the real images, which are no part of the project."
+    folder = Path(os.environ.get("SEMIML_DATA") or "nowhere")
+    if not (folder / "prefab_soi").is_dir(): missing("no real images: set SEMIML_DATA to the folder that holds prefab_soi")
+    return folder

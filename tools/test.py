@@ -18,11 +18,11 @@ env = dict(os.environ, SEMIML_SCALE="ci", OMP_NUM_THREADS="1", MPLBACKEND="agg",
 t0 = time.time()
 
 run = subprocess.Popen([BIN / "nbdev_test", "--n_workers", "2", "--timing", "--do_print"], cwd=ROOT, env=env, text=True,
-                       stdout=subprocess.PIPE)
-done, seconds = 0, []
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+done, failed = 0, 0
 for line in run.stdout:
-    if line.startswith("- Completed"): done += 1
-    if re.fullmatch(r"\S+\.ipynb: \d+ secs\n", line): seconds.append(line)
+    done += line.startswith("- Completed ")
+    failed += bool(re.fullmatch(r"\t\S+\.ipynb\n", line))  # the list of failures at the end
     print(line.replace(f"{ROOT}{os.sep}", ""), end="", flush=True)
 notebooks_failed = run.wait() != 0
 
@@ -33,7 +33,7 @@ with tempfile.TemporaryDirectory() as tmp:
     n = {k: int(v) for k, v in ET.parse(xml).getroot().find("testsuite").attrib.items() if v.isdigit()} if xml.exists() else {}
 
 bad = n.get("failures", 0) + n.get("errors", 0)
-passed = f"{len(seconds)} passed" if not notebooks_failed else f"{done} run, SOME FAILED (see above)"
-print(f"\nnotebooks: {passed}\npytest: {n.get('tests', 0) - bad - n.get('skipped', 0)} passed, {n.get('skipped', 0)} skipped, {bad} failed"
+print(f"\nnotebooks: {done - failed} passed, {failed} failed"
+      f"\npytest: {n.get('tests', 0) - bad - n.get('skipped', 0)} passed, {n.get('skipped', 0)} skipped, {bad} failed"
       f"\ntime: {time.time() - t0:.0f} s")
 sys.exit(notebooks_failed or tests_failed)

@@ -91,7 +91,7 @@ class PatchBatches:
         pair = torch.stack(picked)
         return dict(x=pair[:, :1], low=pair[:, 1:], coords=torch.stack(at), level=torch.full((s["batch"],), level))
 
-# %% ../../nbs/api/51_ddpm_patches.ipynb #8738266f
+# %% ../../nbs/api/51_ddpm_patches.ipynb #58e6c504
 def plan_steps(
     stages:list[dict], minutes:float|None=None, steps:int|None=None, # give one of the two
     model:PatchDDPM|None=None, rehearse:float=.3, progress:bool=True
@@ -120,8 +120,9 @@ def _step_seconds(model, stage, repeats=2):
     for i in range(repeats + 1):
         if i == 1: t0 = time.perf_counter()
         with torch.autocast(device, torch.bfloat16, enabled=best_precision() == "bf16"): loss = twin.loss(batch)["v_mse"]
-        loss.backward(); optimiser.step(); optimiser.zero_grad()
-        loss.item()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(twin.parameters(), 1.).item()
+        optimiser.step(); optimiser.zero_grad()
     return (time.perf_counter() - t0)/repeats
 
 # %% ../../nbs/api/51_ddpm_patches.ipynb #6e89fd5c
