@@ -71,12 +71,12 @@ def read_info(path:Path, names)->dict: # the keys that are there
     nm_pair(info.get("pixel_size_nm"), path)
     return info
 
-# %% ../nbs/api/13_folders.ipynb #132b30d1
+# %% ../nbs/api/13_folders.ipynb #81e9a4b4
 SAME_SCALE = 1e-3   # pixel sizes that agree to 0.1 % count as one: it shifts a 20 nm CD by 0.02 nm
 
 def one_pixel_size(sizes:dict)->tuple|None: # (dy, dx) in nm
     "The pixel size that all the files {path: (dy, dx) or None} share. Raises `BadInput` with the first two that disagree."
-    say = lambda p: f"{sizes[p][0]:.5g} x {sizes[p][1]:.5g} nm" if sizes[p] else "no pixel size"
+    say = lambda p: f"a pixel size of {sizes[p][0]:.5g} x {sizes[p][1]:.5g} nm" if sizes[p] else "no pixel size"
     first = next(iter(sizes))
     for p, s in sizes.items():
         if (s is None) != (sizes[first] is None) or (s is not None and not np.allclose(s, sizes[first], rtol=SAME_SCALE)):

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['save_checkpoint', 'read_tensors', 'load_checkpoint', 'checkpoints', 'open_run', 'read_log', 'learning_rate', 'fit']
 
-# %% ../nbs/api/41_train.ipynb #bc0178f8
+# %% ../nbs/api/41_train.ipynb #20779452
 import json, math, re, time
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import send_to_device
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError, safe_open
@@ -89,7 +90,7 @@ def read_log(out)->list[dict]:
         except ValueError: break
     return rows
 
-# %% ../nbs/api/41_train.ipynb #16b1d696
+# %% ../nbs/api/41_train.ipynb #9bdaf64a
 class _Loss(nn.Module):
     "`method.loss` as a forward, since that is what data-parallel wrappers hook"
     def __init__(self, method): super().__init__(); self.method = method
@@ -116,6 +117,7 @@ def fit(
     out, precision = Path(out), precision or best_precision()
     settings = dict(steps=steps, lr=lr, warmup=warmup, weight_decay=weight_decay, clip=clip, ema_decay=ema_decay, precision=precision, seed=seed)
     open_run(out, settings | (config or {}), resume)
+    AcceleratorState._reset_state()  # else a second run in one notebook could not choose another precision than the first
     accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
     torch.use_deterministic_algorithms(True, warn_only=True)
     params = [p for p in method.parameters() if p.requires_grad]

@@ -17,7 +17,7 @@ from ..core import BadInput, best_precision, seed_for
 from .model import PatchDDPM, coordinates, pyramid, save, upsample
 from ..train import fit
 
-# %% ../../nbs/api/51_ddpm_patches.ipynb #34640624
+# %% ../../nbs/api/51_ddpm_patches.ipynb #79d8a683
 def training_size(
     shape:tuple[int, int], # (H, W) of the images as they are
     max_side:int, # longest side wanted
@@ -41,7 +41,8 @@ def cut_and_resize(m, size:tuple[int, int]):
 def prepare(dataset, max_side:int=256, multiple:int=32, size=None)->tuple[np.ndarray, tuple|None, list[str]]:
     "All images of a `Dataset` as (N, H, W) float32 in gray units, with their pixel size (dy, dx) in nm or None, and their names."
     first = dataset[0]
-    size = size or training_size(first.shape, max_side, multiple)
+    try: size = size or training_size(first.shape, max_side, multiple)
+    except BadInput as e: raise BadInput(f"{dataset.names[0]}: {e}") from None
     ms = [cut_and_resize(dataset[i], size) for i in range(len(dataset))]
     return np.stack([m.pixels for m in ms]), ms[0].pixel_size, list(dataset.names)
 
