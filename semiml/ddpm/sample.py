@@ -14,14 +14,14 @@ from tqdm.auto import tqdm
 from ..core import BadInput, best_precision, seed_for
 from .model import PatchDDPM, coordinates, upsample
 
-# %% ../../nbs/api/52_ddpm_sample.ipynb #a1d817e3
+# %% ../../nbs/api/52_ddpm_sample.ipynb #9bc9829b
 def make_scheduler(
     sampler:str, # "ddpm", "ddim" or "dpm++"
     model:PatchDDPM, steps:int
 ):
     "A diffusers scheduler with the betas and the prediction type of the model, set to `steps` steps. Raises `BadInput`."
     kinds = dict(ddpm=(DDPMScheduler, dict(clip_sample=False)), ddim=(DDIMScheduler, dict(clip_sample=False)),
-                 **{"dpm++": (DPMSolverMultistepScheduler, dict(algorithm_type="dpmsolver++", solver_order=2))})
+                 **{"dpm++": (DPMSolverMultistepScheduler, dict(algorithm_type="sde-dpmsolver++", solver_order=2, use_lu_lambdas=True))})
     if sampler not in kinds: raise BadInput(f"sampler {sampler!r} is not known; choose one of {', '.join(kinds)}")
     most = len(model.scheduler.betas)
     if not 1 <= steps <= most: raise BadInput(f"{steps} sampling steps: choose 1 to {most}")
@@ -31,10 +31,10 @@ def make_scheduler(
     return scheduler
 
 def level_steps(steps:int, levels:int)->list[int]:
-    "Steps at each level: a finer level only adds detail to the one before, so that half, then a third of the steps do (at least 1)."
-    return [max(1, round(steps/min(k + 1, 3))) for k in range(levels)]
+    "Steps at each level: a finer level only adds detail to the one before, so that two thirds of the steps do."
+    return [steps] + [max(1, round(steps*2/3))]*(levels - 1)
 
-# %% ../../nbs/api/52_ddpm_sample.ipynb #cd347e5a
+# %% ../../nbs/api/52_ddpm_sample.ipynb #7ded6e0d
 def check_size(model:PatchDDPM, size)->tuple[int, int]:
     "`size` (H, W), or the training images' when None. Raises `BadInput` where the network cannot draw it."
     H, W = size or model.config["image_size"]
@@ -79,7 +79,7 @@ def _denoise(model, x, low, level, scheduler, streams, precision, bar):
     n, device = len(x), x.device
     coords = coordinates(*x.shape[-2:]).to(device).expand(n, -1, -1, -1)
     levels = torch.full((n,), level, device=device)
-    stochastic = dict(generator=streams) if isinstance(scheduler, DDPMScheduler) else {}
+    stochastic = {} if isinstance(scheduler, DDIMScheduler) else dict(generator=streams)
     for t in scheduler.timesteps:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             v = model(x, t.to(device).repeat(n), low, coords, levels).float()
