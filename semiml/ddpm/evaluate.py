@@ -60,7 +60,7 @@ def evaluate(
     spectra = {k: (f, p.mean(0)) for k, (f, p) in dict(generated=psd(g), real=psd(real)).items()}
     return dict(metrics={k: float(v) for k, v in metrics.items()}, copies=copies, nearest=near, spectra=spectra, setting=s_train["setting"])
 
-# %% ../../nbs/api/53_ddpm_evaluate.ipynb #017d326e
+# %% ../../nbs/api/53_ddpm_evaluate.ipynb #a146c55d
 def table(result:dict)->list[tuple[str, str, str]]: # (figure, generated, real beside it)
     "The rows of `evaluate` as text: what was measured, generated, and what real images reach."
     m, c = result["metrics"], result["copies"]
@@ -72,7 +72,7 @@ def table(result:dict)->list[tuple[str, str, str]]: # (figure, generated, real b
          f"{m['MS-SSIM real-real']:.3f} ({m['MS-SSIM real-real max']:.3f}) among real images"),
         (f"tiles of {c['tile']} px copied from training", f"{m['copy rate']:.1%} [{m['copy rate low']:.1%}, {m['copy rate high']:.1%}]{inconclusive}",
          f"{m['copy false alarm']:.1%} false alarms expected"),
-        ("distance to nearest training tile, ratio to held-out", f"{m['distance ratio']:.2f}", "1 for images as new as real ones, 0 for copies"),
+        ("distance to nearest training tile, ratio to real tiles'", f"{m['distance ratio']:.2f}", "1 for images as new as real ones, 0 for copies"),
         ("image power spectrum, difference to real", f"{m['image PSD dB']:.1f} dB", f"{m['image PSD real-real dB']:.1f} dB between halves of the real images"),
         ("noise power spectrum, difference to real", f"{m['noise PSD dB']:.1f} dB", f"{m['noise PSD real-real dB']:.1f} dB between halves of the real images"),
         ("gray values, earth mover's distance to real", f"{m['gray EMD']:.1f}", f"{m['gray EMD real-real']:.1f} for a real image against the others"),
