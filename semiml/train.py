@@ -90,7 +90,7 @@ def read_log(out)->list[dict]:
         except ValueError: break
     return rows
 
-# %% ../nbs/api/41_train.ipynb #9bdaf64a
+# %% ../nbs/api/41_train.ipynb #26466ac8
 class _Loss(nn.Module):
     "`method.loss` as a forward, since that is what data-parallel wrappers hook"
     def __init__(self, method): super().__init__(); self.method = method
@@ -132,12 +132,11 @@ def fit(
     model = accelerator.prepare_model(_Loss(method))
     optimiser_ = accelerator.prepare_optimizer(optimiser)
     loader = DataLoader(batches, sampler=range(done, steps), batch_size=None, num_workers=workers)
-    rank, world = accelerator.process_index, accelerator.num_processes
-    bar = tqdm(loader, initial=done, total=steps, disable=not (progress and accelerator.is_main_process), desc="train", mininterval=1)
+    if accelerator.num_processes > 1: raise BadInput(f"{accelerator.num_processes} processes: training runs in one process so far; start it without a launcher")
+    bar = tqdm(loader, initial=done, total=steps, disable=not progress, desc="train", mininterval=1)
     with open(out/"log.jsonl", "a", buffering=1) as log_file:
         for step, batch in enumerate(bar, start=done):
-            torch.manual_seed(seed_for(seed, "loss", step, rank))
-            if world > 1: batch = {k: v[rank::world] for k, v in batch.items()}
+            torch.manual_seed(seed_for(seed, "loss", step, accelerator.process_index))
             for g in optimiser.param_groups: g["lr"] = learning_rate(step, steps, lr, warmup)
             losses = model(send_to_device(batch, accelerator.device))
             total = sum(losses.values())
@@ -147,7 +146,6 @@ def fit(
                 raise BadInput(f"{out}: the loss became {total.item()} at step {step + 1}; lower the learning rate (now {lr:g}) and resume")
             optimiser_.step(); optimiser_.zero_grad()
             ema.step(params)
-            if not accelerator.is_main_process: continue
             if (step + 1) % log_every == 0 or step + 1 == steps:
                 row = dict(step=step + 1, loss=total.item(), **{k: v.item() for k, v in losses.items()}, grad_norm=float(norm),
                            lr=optimiser.param_groups[0]["lr"], seconds=round(before + time.time() - t0, 2))

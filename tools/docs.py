@@ -72,6 +72,18 @@ def doc_url():
     return cfg.doc_host + cfg.doc_baseurl + "/"
 
 
+def passing(out):
+    "A progress bar, or the empty frame of a widget's output: nothing to read on a page."
+    text = str(out.get("data", {}).get("text/plain", ""))
+    return WIDGET in out.get("data", {}) and ("%|" in text or text == "Output()")
+
+
+def static(out):
+    "What stands on the page for a widget."
+    if WIDGET in out.get("data", {}): out.data = {"text/markdown": "*A widget stands here: run the notebook to use it.*"}
+    return out
+
+
 def processed(build):
     "The notebooks as nbdev shows them, in `build`, with `_quarto.yml` less the sections that have no page yet."
     os.chdir(ROOT)
@@ -80,8 +92,8 @@ def processed(build):
     shutil.rmtree(ROOT / "_proc")
     for path in build.rglob("*.ipynb"):
         nb = nbformat.read(path, as_version=4)
-        for out in (o for c in nb.cells for o in c.get("outputs", []) if WIDGET in o.get("data", {})):
-            out.data = {"text/markdown": "*A widget stands here: run the notebook to use it.*"}
+        for c in nb.cells:
+            if "outputs" in c: c.outputs = [static(o) for o in c.outputs if not passing(o)]
         nbformat.write(nb, path)
     cfg = yaml.safe_load((ROOT / "_quarto.yml").read_text())
     side = cfg["website"]["sidebar"]
