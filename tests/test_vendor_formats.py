@@ -71,19 +71,16 @@ def test_zeiss_truncated(zeiss, tmp_path):
 
 
 def test_dm3_image(vendor):
-    pytest.importorskip("rsciio", reason="rosettasciio is not installed: pip install semiml[formats]")
     m = read(vendor / "test_dm_image_um_unit.dm3")
     assert m.shape == (68, 68) and m.meta["vendor"] == "Gatan"
     assert m.pixel_size == pytest.approx((168.674692, 168.674692), rel=1e-6) # 0.1687 um in the file
 
 
 def test_dm3_spectrum_is_no_image(vendor):
-    pytest.importorskip("rsciio", reason="rosettasciio is not installed: pip install semiml[formats]")
     with pytest.raises(BadInput, match="holds no image but .*Energy loss.*eV"): read(vendor / "08_carbon.dm3")
 
 
 def test_dm3_truncated(vendor, tmp_path):
-    pytest.importorskip("rsciio", reason="rosettasciio is not installed: pip install semiml[formats]")
     b = (vendor / "test_dm_image_um_unit.dm3").read_bytes()
     for n in (5, 1000, len(b) // 2):
         (tmp_path / "cut.dm3").write_bytes(b[:n])
