@@ -45,7 +45,7 @@ def page(title:str, blocks:list[str])->str: # HTML
     return (f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width,initial-scale=1'>"
             f"<title>{html.escape(title)}</title><style>{STYLE}</style><h1>{html.escape(title)}</h1>{''.join(blocks)}</html>")
 
-# %% ../nbs/api/91_report.ipynb #75024f36
+# %% ../nbs/api/91_report.ipynb #e0c40074
 CAPTIONS = dict(samples="Generated images, not selected", real="Real images, same gray scale", spectra="Power spectra",
     nearest="The generated images most like a training image (top), and that training image (bottom), over all shifts and flips",
     copies="The generated tiles most like a training tile, and where they come from")
@@ -63,10 +63,13 @@ def what_it_cannot_say(config:dict, evaluation:dict, log:list[dict])->list[str]:
     seen = sum(s["steps"]*s["batch"]*s["size"][0]*s["size"][1] for s in config["stages"])
     return [f"The network was trained for {steps} steps in {minutes:.1f} minutes on {evaluation['provenance']['hardware']}: it saw {seen/1e6:.0f} million "
             f"pixels of {n} images at {size[0]} x {size[1]}.",
-            "A run of this length can reach believable outlines, edge brightness and gray levels at reduced resolution. It cannot reach the "
-            "noise and the finest edges of full-resolution micrographs, nor a variety beyond recombining what these few images show.",
-            f"MS-SSIM between images of different random patterns says little (real images reach {m['MS-SSIM real-real']:.3f} among "
-            "themselves), and a high value would rather be a sign of copying; read it beside the copy rate.",
+            {"ci": "A run at scale ci only shows that the parts fit together: its images mean nothing.",
+             "cpu": "Minutes on a processor are for reduced resolution: nothing here says how the model would do at the full resolution of the micrographs."
+             }.get(config["scale"], "Images were drawn at the size given below; nothing here says how the model would do at another."),
+            f"The noise spectrum is {m['noise PSD dB']:.1f} dB from the real one, halves of the real images differ by {m['noise PSD real-real dB']:.1f} dB; "
+            f"the spectrum of the whole image {m['image PSD dB']:.1f} and {m['image PSD real-real dB']:.1f} dB. A spectrum does not know outlines: look at the pictures.",
+            f"MS-SSIM compares place by place. Real images reach {m['MS-SSIM real-real']:.3f} among themselves; a much higher value to a training image "
+            "would rather be a sign of copying, so read it beside the copy rate.",
             f"The scale of the pattern varies by {m['scale std px']:.1f} px from image to image, among real images by {m['scale std real px']:.1f} px: "
             + ("the generated images are less varied than the real ones." if m["scale std px"] < .8*m["scale std real px"] else "about as varied."),
             f"One training run, one seed ({config['seed']}), {evaluation['n_generated']} generated images: the spread between runs was not measured. "

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['pyramid', 'upsample', 'coordinates', 'PatchDDPM', 'save', 'load']
 
-# %% ../../nbs/api/50_ddpm_model.ipynb #cfc9a4c5
-import json
+# %% ../../nbs/api/50_ddpm_model.ipynb #441e8ef8
+import json, os, tempfile
 from pathlib import Path
 
 import torch
@@ -83,15 +83,22 @@ class PatchDDPM(nn.Module):
         lo, hi = self.config["intensity"]
         return (unit + 1)/2*(hi - lo) + lo
 
-# %% ../../nbs/api/50_ddpm_model.ipynb #843a0cd9
+# %% ../../nbs/api/50_ddpm_model.ipynb #2bb4a9c6
 def save(model:PatchDDPM, folder:str|Path):
-    "Write `unet/`, `scheduler/` and `semiml.json`. The json comes last: a folder without it was cut short. Raises `CannotSave`."
+    "Write `unet/`, `scheduler/` and `semiml.json`; a model that stands there is replaced only when all bytes are on the disk. Raises `CannotSave`."
     folder = Path(folder)
     try:
-        model.unet.save_pretrained(folder/"unet")
-        model.scheduler.save_pretrained(folder/"scheduler")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as stage:
+            model.unet.save_pretrained(Path(stage)/"unet")
+            model.scheduler.save_pretrained(Path(stage)/"scheduler")
+            for p in sorted(p for p in Path(stage).rglob("*") if p.is_file()):
+                to = folder/p.relative_to(stage)
+                to.parent.mkdir(exist_ok=True)
+                os.replace(p, to)
     except Exception as e: # safetensors' writer has its own exception types for a full disk
-        raise CannotSave(getattr(e, "errno", None) or 0, f"{folder}: the model cannot be saved ({e}); the run's checkpoints are untouched") from e
+        raise CannotSave(getattr(e, "errno", None) or 0, f"{folder}: the model cannot be saved ({e}); what stood there before is untouched, free or "
+                                                         "change the folder and resume the run") from e
     atomic_write(folder/"semiml.json", json.dumps(model.config, indent=1))
 
 def load(folder:str|Path)->PatchDDPM:
