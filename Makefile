@@ -16,7 +16,7 @@ export SEMIML_WEIGHTS ?= $(abspath ../shared/weights)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs lab export clean
+.PHONY: help demo test docs lab export bench clean
 
 help:  ## what can be made (this list)
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ export: $(STAMP)  ## notebooks -> semiml/ and README.md, and clean the notebooks
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
 	$(PY) tools/docs.py readme
+
+bench: $(STAMP)  ## scenes per second of the simulators, on one core, into nbs/results/speed/
+	$(PY) tools/bench.py --out nbs/results/speed
 
 clean:  ## remove what was built (.venv stays)
 	rm -rf _docs _proc build dist demo .pytest_cache
