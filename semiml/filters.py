@@ -61,7 +61,7 @@ def one_thread():
     try: yield
     finally: torch.set_num_threads(n)
 
-# %% ../nbs/api/19_filters.ipynb #9da6fad5
+# %% ../nbs/api/19_filters.ipynb #0f80cc6c
 def _toeplitz(c):
     "Values (..., 2n-1) at the lags 1-n ... n-1 as matrices (..., n, n) with T[i, j] = c(i - j)."
     return c.unfold(-1, (c.shape[-1] + 1) // 2, 1).flip(-1)
@@ -79,15 +79,15 @@ def _mm(a, x, b):
 
 def gaussian_blur(
     x, # (..., H, W)
-    sigma_px # number or (...), >= 0
+    sigma_px # number or (...), >= 0; or a pair of them, (along rows, along columns)
 )->torch.Tensor: # like x
     """The discrete Gaussian of variance sigma_px**2 (Lindeberg 1990): no negative weights, the variance exact however narrow, edges mirrored,
     the mean kept. Raises `BadInput`."""
-    s = _p(sigma_px, x, "sigma_px", 0.)[..., 0]
-    def axis(n):
+    sy, sx = (_p(v, x, "sigma_px", 0.)[..., 0] for v in (sigma_px if isinstance(sigma_px, tuple) else (sigma_px, sigma_px)))
+    def axis(n, s):
         f = torch.arange(n + 1, device=x.device) / (2 * n)
         return _even(torch.exp(-s * s * (1 - torch.cos(2 * math.pi * f)))).clamp(min=0) # negative by rounding only
-    return _mm(axis(x.shape[-2]), x, axis(x.shape[-1]))
+    return _mm(axis(x.shape[-2], sy), x, axis(x.shape[-1], sx))
 
 # %% ../nbs/api/19_filters.ipynb #7b6cfc95
 def mtf(
@@ -99,7 +99,7 @@ def mtf(
     a, b = (_even(m ** (torch.arange(n + 1, device=x.device) / n)**2) for n in x.shape[-2:])
     return _mm(a, x, b)
 
-# %% ../nbs/api/19_filters.ipynb #a8059090
+# %% ../nbs/api/19_filters.ipynb #08755ec1
 def line_blur(
     x, # (..., H, W)
     dy_px, # number or (...), -64 to 64: the path's extent in rows
@@ -110,7 +110,7 @@ def line_blur(
     *lead, h, w = x.shape
     py, px = (min(math.ceil(float(v.detach().abs().max()) / 2) + 1, n - 1) for v, n in zip(d, (h, w)))
     y = F.pad(x.reshape(-1, 1, h, w), (px, px, py, py), mode="reflect").reshape(*lead, h + 2*py, w + 2*px)
-    places = torch.linspace(-.5, .5, 65, device=x.device)[:, None]
+    places = ((torch.arange(65, device=x.device) + .5)/65 - .5)[:, None] # midpoints of 65 equal pieces
     def phases(v, f): # (..., places, frequencies): the transfer function of a shift by v*place with linear interpolation
         s = v * places
         n = s.detach().floor()
@@ -145,7 +145,22 @@ def warp(
     if mode != "bicubic": return sample(y, c, mode)
     return (2 * sample(y, c, "bicubic") + sample(ease(y), ease(c), "bilinear")) / 3 # torch's a = -3/4 and a = 0 make a = -1/2
 
-# %% ../nbs/api/19_filters.ipynb #111aceed
+# %% ../nbs/api/19_filters.ipynb #3fd4b40b
+def _few_waves(h, w, length, lead, generator):
+    """`smooth_field` where the field is so smooth that few frequencies matter: the Gaussian spectrum is a product of one along the rows and one along the
+    columns, and so is its Fourier basis. Two small matrix products instead of transforms of the whole image."""
+    n = math.ceil(.9 / float(length.min()) * max(h, w)) # beyond, the amplitude is below 1e-7
+    def basis(m):
+        k = torch.arange(1, min(n, (m - 1) // 2) + 1, device=length.device)
+        a = math.sqrt(2) * torch.exp(-2 * (math.pi * length * k / m)**2)
+        angle = 2 * math.pi / m * torch.arange(m, device=length.device)[:, None] * k
+        b = torch.cat([torch.ones_like(a[..., :1]).expand(*a.shape[:-2], m, 1), a * torch.cos(angle), a * torch.sin(angle)], -1)
+        return b, 1 + (a * a).sum(-1, keepdim=True)
+    (y, py), (x, px) = basis(h), basis(w)
+    c = _randn((*lead, y.shape[-1], x.shape[-1]), generator, length.device)
+    c[..., 0, 0] = 0 # the mean
+    return _mm(y, c, x.transpose(-1, -2)) / (py * px - 1).sqrt()
+
 def smooth_field(
     shape, # (..., H, W)
     length_px, # number or (...): the sigma of the blur
@@ -153,9 +168,11 @@ def smooth_field(
     device=None # None: where the generator lives
 )->torch.Tensor: # (..., H, W), mean 0 exactly, expected mean square 1 exactly
     "Gaussian random fields, periodic, with the correlation exp(-r^2 / 4 length^2). Raises `BadInput`."
-    _axes(shape)
-    z = _randn(shape, generator, device)
-    (h, w), s2 = shape[-2:], 2 * (math.pi * _p(length_px, z, "length_px", 0.))**2
+    _axes(shape); h, w = shape[-2:]
+    device = device or (generator.device if generator is not None else None)
+    length = _p(length_px, torch.empty((*shape[:-2], 1, 1), device=device), "length_px", 0.)
+    if float(length.min()) >= 3 and float(length.max()) <= min(h, w)/4: return _few_waves(h, w, length, shape[:-2], generator)
+    z, s2 = _randn(shape, generator, device), 2 * (math.pi * length)**2
     fy2, fx2 = torch.fft.fftfreq(h, device=z.device)[:, None]**2, torch.fft.rfftfreq(w, device=z.device)**2
     least = 1 / max(h, w)**2 # relative to the lowest frequency, so that a very long length does not underflow
     f2 = fy2 + fx2

@@ -1,7 +1,7 @@
 """How fast the simulators are, on one core: `python tools/bench.py [--out nbs/results/speed]`
 
-Prints scenes per second for every TEM device module at 256 x 256 and pairs per second for every SEM pattern at 2 x 224 x 224, the median of a few
-rounds after a warm-up. Speed is measured here and nowhere in the tests: a busy machine must not fail them.
+Prints scenes per second for every TEM device module at 256 x 256 and pairs per second for every SEM pattern at 2 x 224 x 224: processor time of one thread,
+the median of a few rounds after a warm-up. Speed is measured here and nowhere in the tests: a busy machine must not fail them.
 """
 import argparse
 import json
@@ -23,13 +23,13 @@ torch.set_num_threads(1)
 
 
 def rate(make, n: int, rounds: int) -> float:
-    "Calls per second of `make(i)`: the median over rounds of `n` calls."
+    "Calls per second of processor time of `make(i)`: the median over rounds of `n` calls."
     make(0)  # warm up
     seen = []
     for r in range(rounds):
-        t = time.perf_counter()
+        t = time.process_time()
         for i in range(n): make(r * n + i + 1)
-        seen.append(n / (time.perf_counter() - t))
+        seen.append(n / (time.process_time() - t))
     return statistics.median(seen)
 
 

@@ -17,7 +17,7 @@ from . import sem_image as sem
 from .estimate import (ar1_left, contour, edge_profile, fit_charging, fit_jitter, fit_profile, fit_shading, gray_list,
                                  jitter_covariance, noise_line, noise_points, profile_model, shading_field, signed_distance)
 
-# %% ../../nbs/api/29_sim_calibrate.ipynb #dc6f99ab
+# %% ../../nbs/api/29_sim_calibrate.ipynb #92e697a8
 def _measure(a, hole):
     "What one image says, before black level and shading are known."
     s, _, sigma, wobble = contour(a)
@@ -29,7 +29,7 @@ def _measure(a, hole):
 def _is_hole(images, designs):
     "Whether the drawn features are the dark side of the images."
     r = []
-    for a, o in zip(images, designs, strict=True):
+    for a, o in zip(images, designs):
         o = np.asarray(o, float); k = [(np.arange(n)*m/n).astype(int)[::4] for n, m in zip(a.shape, o.shape)]
         r.append(np.corrcoef(gaussian_filter(a, 2)[::4, ::4].ravel(), o[np.ix_(*k)].ravel())[0, 1])
     return bool(np.mean(r) < 0)
@@ -46,7 +46,7 @@ def _pixel_size(images, given):
     if not px > 0: raise BadInput(f"pixel_size_nm={px} must be above 0: give the size of a pixel in nm, or None to work in pixels")
     return px, given is not None or len(sizes) > 0
 
-# %% ../../nbs/api/29_sim_calibrate.ipynb #57cbc25d
+# %% ../../nbs/api/29_sim_calibrate.ipynb #9d2e3723
 def calibrate_sem(
     images, # (H, W) gray arrays or Micrographs of one tool, at one magnification; raw, without data bar
     pixel_size_nm:float=None, # None: that of the Micrographs, else 1, so that every length is in pixels
@@ -59,6 +59,8 @@ def calibrate_sem(
     tells, by name, what was not measured and why. Raises `BadInput`."""
     if not yield_ > 0: raise BadInput(f"yield_={yield_} must be above 0: give the secondaries that a primary frees")
     arrays, (px, scaled) = gray_list(images), _pixel_size(images, pixel_size_nm)
+    if designs is not None and len(designs) != len(arrays):
+        raise BadInput(f"{len(designs)} designs were given for {len(arrays)} images: give one for each, or None")
     if designs is not None: hole = _is_hole(arrays, designs)
     shots = [_measure(a, hole) for a in arrays]
     points = [np.concatenate([o["noise"][k] for o in shots]) for k in range(3)]
@@ -69,7 +71,8 @@ def calibrate_sem(
     profiles = [edge_profile(a, o["bright"]) for a, o in zip(even, shots)]
     x, count = profiles[0][0], sum(o[2] for o in profiles)
     fit = fit_profile(x, sum(np.nan_to_num(o[1])*o[2] for o in profiles)/np.maximum(count, 1), count)
-    jitter, rho = fit_jitter(np.divide(*sum(o["jitter"] for o in shots)))
+    sums, rows = sum(o["jitter"] for o in shots); upright = rows[-1] > 200 and np.mean([o["sideways"] for o in shots]) > .1
+    jitter, rho = fit_jitter(sums/rows) if upright else (0., 0.)
     wide = [o["sideways"]*jitter**2*ar1_left(rho, o["smooth"], 1)[0] + o["wobble"]**2 for o in shots]
     beam = math.sqrt(max(fit["sigma"]**2 - np.mean(wide) - .5**2/12, .01)) # the last term: the bins of the profile
     k, length, loss = _charging_of(shots, even, zero, x, fit)
@@ -77,13 +80,13 @@ def calibrate_sem(
     scale = white - zero if white is not None else top/.7
     if not scale > 0: raise BadInput(f"white={white} is not above the black level {zero:.1f}: give the gray of the relative signal 1")
     why = dict(yield_="noise gives only dose x yield/(1 + yield): the dose is the effective one", charging_memory="too weak to see",
-               mains_px="not separated from jitter", mains_cycles="as mains_px", drift="needs a design without error")
+               mains_px="not separated, jitter_px holds it", mains_cycles="as mains_px", drift="needs a design without error")
     if black is None and zero > 0: why["read_e"] = "0, since a black level alone explains the noise line: give `black` to measure it"
     if black is None and zero == 0: why["black"] = "0, since read noise alone explains the noise line"
     if white is None: why["white"] = "a convention: the bright plateau is set to the signal 0.7"
     if k == 0: why |= dict(charging="none was seen; a periodic pattern hides a weak one", charging_px="no charging was seen")
     if not scaled: why["pixel_size_nm"] = "unknown: 1 px is treated as 1 nm, all lengths are in pixels"
-    if jitter == 0: why["jitter_rho"] = "no jitter was seen"
+    if jitter == 0: why |= dict(jitter_rho="no jitter was seen") if upright else dict.fromkeys(("jitter_px", "jitter_rho"), "too few upright edges")
     inside, outside = (low, top) if hole else (top, low)
     out = dict(inside=inside/scale, outside=outside/scale, bloom=fit["bloom"]/scale, bloom_nm=fit["bloom_px"]*px, halo=fit["halo"]/scale,
                halo_nm=fit["halo_px"]*px, beam_nm=beam*px, dose_e_per_px=scale*(1 + yield_)/(yield_*line["slope"]), yield_=yield_,
@@ -157,9 +160,10 @@ def compare(
                 edge_profile=float(np.sqrt(np.mean((g - b["profile"][near])**2))/step),
                 histogram=float(np.abs(a["quantiles"] - b["quantiles"]).mean()), fano=abs(math.log(a["slope"]/b["slope"])))
 
-# %% ../../nbs/api/29_sim_calibrate.ipynb #ae54a580
+# %% ../../nbs/api/29_sim_calibrate.ipynb #13f6fc03
 _SIDE = 16
-_BIN = np.minimum((np.hypot(np.fft.fftfreq(_SIDE)[:, None], np.fft.rfftfreq(_SIDE))*16).astype(int), 8).ravel(); _USED = slice(3, 9) # the lower bins choose the flat patches, so their noise is too small
+_BIN = np.minimum((np.hypot(np.fft.fftfreq(_SIDE)[:, None], np.fft.rfftfreq(_SIDE))*16).astype(int), 8).ravel()
+_USED = slice(3, 9) # the lower bins choose the flat patches, so their noise is too small
 _WINDOW = np.outer(*[np.hanning(_SIDE + 1)[1:]]*2); _FINE = np.fft.fftfreq(64)[:, None]**2 + np.fft.rfftfreq(64)**2
 _OVERLAP = np.fft.irfft2(np.abs(np.fft.rfft2(_WINDOW, (64, 64)))**2)/(_WINDOW**2).sum() # of the window with itself, by lag
 
@@ -203,7 +207,7 @@ def _edge_width(a):
 def _columns_alike(a, black):
     "Variance of the logarithm of the signal that the upper and the lower half of some rows share, column by column; they do not share noise."
     u, v = (gaussian_filter1d(o.mean(0), 2) for o in np.array_split(np.log(np.maximum(a - black, 1)), 2))
-    x = np.arange(len(u)); u, v = (o - np.polynomial.Polynomial.fit(x, o, 2)(x) for o in (u, v)) # without wedge and bend
+    x = np.arange(len(u)); u, v = (o - np.polynomial.Polynomial.fit(x, o, 1)(x) for o in (u, v)) # without the wedge
     return float(np.mean(u*v))
 
 def calibrate_tem(
@@ -230,13 +234,15 @@ def calibrate_tem(
     bounds = (1e-3, .01, 0, -50), (50, 1, 50, max(m.min(), 1))
     gain, nyquist, read, zero = least_squares(rest, (.7, .3, 1., min(5., m.min())), bounds=bounds, x_scale=(1, .1, 1, 10), loss="soft_l1").x
     zero = zero if black is None else black
-    width = np.nanmedian([_edge_width(a) for a in arrays]); smear = -2*math.log(nyquist)/math.pi**2 # sigma^2 (px) of the MTF
+    width = [o for o in map(_edge_width, arrays) if np.isfinite(o)]; smear = -2*math.log(nyquist)/math.pi**2 # sigma^2 (px) of the MTF
     if not white > zero: raise BadInput(f"white={white} is not above the black level {zero:.1f}: give the gray of vacuum")
     why = dict(white="the gray of vacuum, as given")
     if repeats is None: why["dose_e_per_px"] = "too low if the materials have grain, which counts as noise: give repeats"
+    if not width: why["blur_nm"] = "0: no sharp edge was found"
     if not scaled: why["pixel_size_nm"] = "unknown: 1 px is treated as 1 nm"
+    blur = max(np.median(width)**2 - smear - 1/12, 0) if width else 0.
     shared = np.mean([_columns_alike(a[slice(*rows)], zero) for a in arrays]) if rows else 0.
     if not rows: why["curtain"] = "0: give `rows`, a band of one material, to measure it"
     out = dict(dose_e_per_px=(white - zero)/gain, gain=gain, read_e=read/gain, mtf_nyquist=nyquist, black=zero, white=white,
-               blur_nm=px*math.sqrt(max(width**2 - smear - 1/12, 0)), curtain=math.sqrt(max(shared, 0)), pixel_size_nm=px)
+               blur_nm=px*math.sqrt(blur), curtain=math.sqrt(max(shared, 0)), pixel_size_nm=px)
     return {k: float(v) for k, v in out.items()} | dict(assumed=why)

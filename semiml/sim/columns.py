@@ -69,12 +69,12 @@ def bridge(c, i, x, y, y0, y1):
 
 def shown(c, extent): return [i for i, o in enumerate(c["centre"]) if extent[0] <= o <= extent[1]] # numbers of the columns seen
 
-# %% ../../nbs/api/23_sim_columns.ipynb #34606909
+# %% ../../nbs/api/23_sim_columns.ipynb #f88ac9cb
 L, R, UP, DOWN = (-1, 0), (1, 0), (0, -1), (0, 1)
 
 def trace(
     draw, classes, rays, # ((x, y), (ux, uy), names): start, direction, and the classes that are entered one after the other; "!name": left
-    reach_nm=100., step_nm=.25 # How far to look, and in which steps: less than half the thinnest film
+    reach_nm=64., step_nm=.25 # How far to look, and in which steps: less than half the thinnest film
 )->list: # of lists of points (x, y), one point a name
     "Where rays cross the boundaries of a drawing. Raises `BadInput`."
     start, u = (np.array([r[i] for r in rays], float).reshape(-1, 1, 2) for i in (0, 1))
@@ -92,10 +92,10 @@ def trace(
             at += int(hit.argmax()); jobs.append((i, classes.index(name.strip("!")), name[0] == "!", t[at]))
     if not jobs: return [[] for _ in rays]
     i, which, leave, hi = map(np.array, zip(*jobs)); width = step_nm
-    for _ in range(2):
-        fine = hi[:, None] + width*np.linspace(-1, 0, 51)
+    for _ in range(4):
+        fine = hi[:, None] + width*np.linspace(-1, 0, 9)
         first = ((ask(i, fine) == which[:, None]) != leave[:, None]).argmax(1)
-        hi, width = fine[np.arange(len(i)), first], width/50
+        hi, width = fine[np.arange(len(i)), first], width/8
     ends = start[i, 0] + u[i, 0]*(hi - width/2)[:, None]
     return [[tuple(e) for e in ends[i == r]] for r in range(len(rays))]
 

@@ -151,7 +151,7 @@ def dram_bitline(p, rng, extent)->tuple: # draw, dims
                      m in (("inner spacer", 0, t1, "nitride"), ("spacer", t1, t2, "spacer"), ("outer spacer", t2, t3, "nitride"))]
     return draw, spans(draw, asks, reach_nm=1.8) + pitches("bit line", r, ks, mid)
 
-# %% ../../nbs/api/24_sim_dram.ipynb #ab1d63cc
+# %% ../../nbs/api/24_sim_dram.ipynb #44bd258b
 def dram_buried_gate(p, rng, extent)->tuple: # draw, dims
     "Word lines in trenches of the silicon; every third passes in the isolation."
     p = _known("dram_buried_gate", p, "pitch_nm cd_nm depth_nm gate_oxide_nm barrier_nm recess_nm pad_nm")
@@ -165,7 +165,7 @@ def dram_buried_gate(p, rng, extent)->tuple: # draw, dims
     passing = np.arange(r["n"]) % 3 == rng.integers(3); deep = np.where(passing, p["passing_deeper_nm"], 0).astype(np.float32)
     @in_parts
     def draw(x, y, missing, merged):
-        (k, u, d), wave = wall(r, x, y, missing), w(x, y); d = bridge(d, r, x, y, merged, mid-6, mid+6)
+        (k, u, d), wave = wall(r, x, y, missing), w(x, y); d = bridge(d, r, x, y, merged, mid-10, mid+10)
         h, pad = r["height"].take(k), top - p["pad_nm"] - y + wave.imag
         trench = smooth_max(d, y - bottom - deep.take(k) - h, .42*p["cd_nm"])
         sti = np.abs(u) - p["sti_nm"]/2 + .03*(y - top) + np.where(passing, 0, FAR).astype(np.float32).take(k)

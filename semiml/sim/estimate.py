@@ -7,10 +7,10 @@ __all__ = ['ROWS', 'gray_array', 'gray_list', 'contour', 'signed_distance', 'edg
            'noise_points', 'noise_line', 'jitter_covariance', 'ar1_left', 'fit_jitter', 'shading_field', 'fit_shading',
            'fit_charging']
 
-# %% ../../nbs/api/29_sim_estimate.ipynb #5b2fef0a
+# %% ../../nbs/api/29_sim_estimate.ipynb #66a5e074
 import math
 import numpy as np, torch
-from scipy.ndimage import distance_transform_edt, gaussian_filter, gaussian_filter1d
+from scipy.ndimage import distance_transform_edt, gaussian_filter, gaussian_filter1d, maximum_filter1d, minimum_filter1d
 from scipy.optimize import least_squares
 from scipy.signal import lfilter
 from scipy.spatial import cKDTree
@@ -19,7 +19,7 @@ from skimage.measure import find_contours
 from ..core import BadInput
 from . import sem_image as sem
 
-# %% ../../nbs/api/29_sim_estimate.ipynb #20d126a7
+# %% ../../nbs/api/29_sim_estimate.ipynb #08c88029
 def gray_array(x, name="image"):
     "The pixels (H, W) of an array or a `Micrograph` as float64. Raises `BadInput`."
     a = np.asarray(getattr(x, "pixels", x))
@@ -36,9 +36,7 @@ def gray_list(images):
     if len(images) < 1: raise BadInput("0 images were given: give at least one image of the tool")
     return [gray_array(o, f"image {i}") for i, o in enumerate(images)]
 
-def _spread(x): return np.median(np.abs(x - np.median(x)))/.6745 # standard deviation that outliers do not move
-
-# %% ../../nbs/api/29_sim_estimate.ipynb #18a61992
+# %% ../../nbs/api/29_sim_estimate.ipynb #822b0ebe
 def _level(s):
     "The gray level whose contour in the smooth image `s` is steep nearly everywhere (largest 20 % quantile of the gradient), and that slope."
     gy, gx = np.gradient(s)
@@ -54,7 +52,7 @@ def contour(
     a # (H, W) float gray
 )->tuple: # smoothed image, level, sigma of the smoothing (px), noise of the contour (px)
     "Smooth just enough to see the edge through the noise, and find its level. Raises `BadInput`."
-    sd = _spread(np.diff(a, axis=1))/math.sqrt(2)
+    sd = np.median(np.abs(np.diff(a, axis=1)))/.6745/math.sqrt(2) # of the noise; edges do not move a median
     for sigma in (1, 1.5, 2, 3, 4):
         s = gaussian_filter(a, sigma); t, slope = _level(s)
         lo, hi, noise = np.median(s[s <= t]), np.median(s[s > t]), sd/(2*math.sqrt(math.pi)*sigma)
@@ -74,16 +72,15 @@ def _to_segments(yx, p, q):
 
 def signed_distance(
     image, # (H, W) gray array or Micrograph
-    hole:bool=False, # The features are dark (contact holes); else bright
-    near_px:float=8. # Exact to the sub-pixel contour up to here, to half a pixel beyond
+    hole:bool=False # The features are dark (contact holes); else bright
 )->np.ndarray: # (H, W) float32, px, negative inside the features
-    "Distance of each pixel to the edge seen in the image, a level contour of the smoothed image. Raises `BadInput`."
+    "Distance of each pixel to the contour of the smoothed image, to the sub-pixel up to 8 px, to half a pixel beyond. Raises `BadInput`."
     s, t, *_ = contour(gray_array(image))
     lines = [c for c in find_contours(s, t) if len(c) > 12]
     if not lines: raise BadInput("no edge was found, all contours are specks: give an image with features in it")
     p, q = (np.concatenate([c[k] for c in lines]) for k in (slice(None, -1), slice(1, None)))
     m = s > t; far = distance_transform_edt(m) + distance_transform_edt(~m) - .5
-    near = far < near_px
+    near = far < 8
     far[near] = _to_segments(np.argwhere(near).astype(float), p, q)
     return np.where(m != hole, -far, far).astype(np.float32)
 
@@ -113,7 +110,7 @@ def profile_model(
     if p["glow"]: s = s + sem.bloom(u, 1., dict(inside=0., outside=0., bloom=p["glow"], bloom_nm=p["glow_px"], halo=0., halo_nm=1.))
     return s.numpy() @ w
 
-# %% ../../nbs/api/29_sim_estimate.ipynb #f13211ac
+# %% ../../nbs/api/29_sim_estimate.ipynb #0ce745e3
 _START = dict(inside=(1, .2, 3), outside=(0, -.8, .6), bloom=(1, 0, 12), bloom_px=(3, .4, 15), halo=(.1, 0, 1), halo_px=(5, 1, 20),
               sigma=(1.2, .2, 6), shift=(0, -4, 4), glow=(0, 0, 3), glow_px=(25, 15, 80)) # start, least, most; levels in units of the step
 
@@ -136,23 +133,17 @@ def fit_profile(
         f = least_squares(rest, x0, bounds=(least, most), x_scale=np.maximum(np.abs(x0), .1))
         return unpack(names, f.x) | dict(rms=float(np.sqrt(np.mean(f.fun**2))*(hi - lo)))
     narrow = [k for k in _START if "glow" not in k]
-    best = min((fit(narrow, bloom_px=l) for l in (1.5, 5)), key=_rms)
+    best = min((fit(narrow, bloom_px=l) for l in (1.5, 5)), key=lambda f: f["rms"])
     if glow and best["rms"] > .015*(hi - lo): # a wider part is worth two more parameters
-        wide = min((fit(list(_START), bloom_px=l, glow=.2) for l in (1.5, 5)), key=_rms)
+        wide = min((fit(list(_START), bloom_px=l, glow=.2) for l in (1.5, 5)), key=lambda f: f["rms"])
         if wide["rms"] < .75*best["rms"]: best = wide
     return {k: float(v) for k, v in best.items()}
 
-def _rms(f): return f["rms"]
-
-# %% ../../nbs/api/29_sim_estimate.ipynb #437c17a1
+# %% ../../nbs/api/29_sim_estimate.ipynb #ce1490b6
 def _variance(e):
     "Variance without particles and other rare events."
     for _ in range(2): e = e[np.abs(e - e.mean()) < 5*e.std() + 1e-9]
     return e.var()
-
-def _pairs(a, lag, axis):
-    "Two views of `a`, shifted against each other by `lag` along an axis."
-    return (a[:-lag], a[lag:]) if axis == 0 else (a[:, :-lag], a[:, lag:])
 
 def noise_points(
     image, distance, expected=0., # (H, W) gray; signed distance in px; the image without noise as far as known, or 0
@@ -164,15 +155,16 @@ def noise_points(
     for side in (distance < 0, distance >= 0):
         if side.mean() < .02: continue
         away = np.abs(distance); flat = side & (away > min(10, np.quantile(away[side], .5)))
-        def half(lag, axis): (u, v), (x, y) = _pairs(flat, lag, axis), _pairs(r, lag, axis); return _variance((y - x)[u & v])/2
+        def half(lag, axis): # the variance of differences of pixels `lag` apart
+            a, b = (np.s_[:-lag], np.s_[lag:]) if axis == 0 else (np.s_[:, :-lag], np.s_[:, lag:])
+            return _variance((r[b] - r[a])[flat[a] & flat[b]])/2
         rho.append([1 - half(1, k)/max(half(3, k), 1e-12) for k in (0, 1)])
         ok = flat[:, 1:] & flat[:, :-1]; e, l = np.diff(r, axis=1)[ok], (local[:, 1:] + local[:, :-1])[ok]/2
         k = np.searchsorted(np.quantile(l[::7], np.linspace(0, 1, groups + 1)[1:-1]), l)
         points += [(l[k == i].mean(), _variance(e[k == i])/2, (k == i).sum()) for i in range(groups) if (k == i).sum() > 200]
     if not points: raise BadInput("no flat area is left between the edges: give images with wider features or at higher magnification")
     rho = np.min(rho, 0) # what one side alone shows is structure, not the amplifier
-    rho = np.where(rho > .03, rho, 0)
-    m, v, n = np.array(points).T
+    rho, (m, v, n) = np.where(rho > .03, rho, 0), np.array(points).T
     return m, v/(1 - rho[1]), n, rho
 
 def noise_line(
@@ -187,12 +179,11 @@ def noise_line(
     slope, offset = least_squares(rest, start, loss="soft_l1", f_scale=3).x
     if slope <= 0: raise BadInput(f"noise variance against gray has the slope {slope:.3g}, but more electrons make more noise: give raw images")
     if black is None: black = max(-offset/slope, 0.)
-    level = mean - black
     if slope*black + offset < 0: # no read noise is left: the line through black
-        slope = float((w*w*level*v).sum()/(w*w*level*level).sum()); offset = -slope*black
+        level = w*(mean - black); slope = float((w*level*v).sum()/(level*level).sum()); offset = -slope*black
     return dict(slope=float(slope), black=float(black), read=math.sqrt(max(offset + slope*black, 0)))
 
-# %% ../../nbs/api/29_sim_estimate.ipynb #dcfa708c
+# %% ../../nbs/api/29_sim_estimate.ipynb #f53e76cc
 ROWS = 6. # sigma of the smoothing along the columns, in rows
 
 def jitter_covariance(
@@ -200,7 +191,9 @@ def jitter_covariance(
 )->tuple: # summed products (lags,), their number (lags,)
     "Covariance of the sideways displacements (px) that two halves of the columns show, between rows 0, 1, 2 ... apart."
     s = gaussian_filter1d(np.asarray(image, float), 1.5, axis=1); smooth = gaussian_filter1d(s, ROWS, axis=0)
-    g = np.where(np.abs(distance) < 4, np.gradient(smooth, axis=1), 0)
+    upright = (np.abs(np.gradient(gaussian_filter(distance, 2), axis=1)) > .93) & (np.abs(distance) < 4)
+    straight = minimum_filter1d(maximum_filter1d(upright, 5, axis=1), int(2*ROWS) + 1, axis=0) # where edges bend, they move without any jitter
+    g = np.where(upright & straight, np.gradient(smooth, axis=1), 0)
     half = np.arange(s.shape[1])//32 % 2; u, ok = [], True
     for h in (0, 1):
         power = (g*g*(half == h)).sum(1); u.append((g*(s - smooth)*(half == h)).sum(1)/np.maximum(power, 1e-9))

@@ -7,9 +7,8 @@ __all__ = ['LOGIC', 'check_gates', 'beside', 'along_channel', 'gate_dims', 'chan
            'nanosheet_along', 'check_sheets', 'around_sheets', 'numbering', 'at', 'joined', 'sheet_dims',
            'nanosheet_across', 'forksheet']
 
-# %% ../../nbs/api/23_sim_logic.ipynb #6f34fa74
+# %% ../../nbs/api/23_sim_logic.ipynb #7792aee0
 import numpy as np
-from ..core import BadInput
 from .cells import in_parts
 from .columns import (DOWN, L, R, UP, bridge, check, columns, edge_table, entry, films, look, middle, pick, pitches, shown, trace, wall,
                                 waves, without)

@@ -38,7 +38,7 @@ def _hole_fits(p):
 
 _FILM = "block_nm trap_nm tunnel_nm channel_nm pitch_nm cd_nm"
 
-# %% ../../nbs/api/24_sim_nand.ipynb #7ababb7f
+# %% ../../nbs/api/24_sim_nand.ipynb #0801cf8c
 def nand_channel(p, rng, extent)->tuple: # draw, dims
     "Channel holes through word lines."
     p = _known("nand_channel", p, _FILM + " layer_pitch_nm layer_nm"); _hole_fits(p)
@@ -49,7 +49,7 @@ def nand_channel(p, rng, extent)->tuple: # draw, dims
     @in_parts
     def draw(x, y, missing, merged):
         (k, u, d), (j, v, c), wave = wall(r, x, y, missing), wall(s, y, x), w(x, y)
-        d = bridge(d + p["scallop_nm"]*np.clip(c/4, -.5, .5), r, x, y, merged, -9, 9)
+        d = bridge(d + p["scallop_nm"]*np.clip(c/4, -.5, .5), r, x, y, merged, -20., 20.)
         cavity = smooth_max(c, -d, 2)
         lined = [("high-k", cavity), ("barrier", cavity + t1 + wave.imag)] if t2 else []
         return [("oxide", None), *lined, ("word line", cavity + t2 + wave.real*(t2 > 0)), *_films(p, d, wave)]

@@ -7,11 +7,12 @@ __all__ = ['coverage', 'coordinates', 'to_image', 'box', 'ellipse', 'smooth_min'
            'rough_edge', 'rough_field', 'sample', 'along', 'paint', 'top_class', 'dimension', 'edge_errors', 'Scene',
            'in_view', 'seeds', 'refuse', 'plain', 'save']
 
-# %% ../../nbs/api/22_sim_shapes.ipynb #256f329c
+# %% ../../nbs/api/22_sim_shapes.ipynb #287c176f
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
+from scipy.fft import irfft2, next_fast_len, rfft2
 from scipy.special import gamma
 from ..core import BadInput, atomic_write
 
@@ -74,12 +75,12 @@ def rough_edge(rng, n:int, step_nm:float, sigma_nm:float, xi_nm:float, hurst:flo
     "(n,) one edge of `n` (even) points, see `rough_edges`."
     return rough_edges(rng, 1, n*step_nm, step_nm, sigma_nm, xi_nm, hurst)[0]
 
-# %% ../../nbs/api/22_sim_shapes.ipynb #8d7a9fa7
+# %% ../../nbs/api/22_sim_shapes.ipynb #321205e7
 def rough_field(rng, size_nm, step_nm, sigma_nm, xi_nm, hurst)->np.ndarray:
     "(n, n) periodic field in nm, n even: every straight cut has the spectrum `edge_psd` (Mack 2013, isotropic surface). Look it up with `sample`."
-    n = 2*int(np.ceil(size_nm/step_nm/2)); f2 = np.fft.fftfreq(n, step_nm)[:, None]**2 + np.fft.rfftfreq(n, step_nm)**2
+    n = 2*next_fast_len(int(np.ceil(size_nm/step_nm/2)), True); f2 = np.fft.fftfreq(n, step_nm)[:, None]**2 + np.fft.rfftfreq(n, step_nm)**2
     psd = 4*np.pi*hurst*sigma_nm**2*xi_nm**2/(1 + (2*np.pi*xi_nm)**2*f2)**(hurst+1)
-    return np.fft.irfft2(np.fft.rfft2(rng.standard_normal((n, n)))*np.sqrt(psd)/step_nm, (n, n)).astype(np.float32)
+    return irfft2(rfft2(rng.standard_normal((n, n), np.float32))*(np.sqrt(psd)/step_nm).astype(np.float32), (n, n))
 
 def sample(field, x, y, step_nm):
     "Bilinear look-up of a periodic (n, m) field of spacing `step_nm` at the points (x, y) in nm: the same roughness on any pixel grid."
@@ -133,7 +134,7 @@ def edge_errors(draw, dims:list, classes:list, reach_nm:float=2., step_nm:float=
             out.append(jumps[abs(jumps).argmin()] if len(jumps) else np.nan)
     return np.array(out).reshape(-1, 2)
 
-# %% ../../nbs/api/22_sim_shapes.ipynb #0ab59f07
+# %% ../../nbs/api/22_sim_shapes.ipynb #24021acf
 @dataclass
 class Scene:
     "A simulated micrograph with its truth. Simulator only, not validated on fab data."
@@ -154,12 +155,11 @@ class Scene:
 
 def in_view(dims:list, shape, pixel_size_nm, rotation_deg=0, shift_nm=(0, 0), margin_nm:float=0)->list:
     "The dimensions whose both ends lie in the image, `margin_nm` from its border, with their ends in nm from its top left corner."
-    out, (H, W) = [], np.multiply(shape, pixel_size_nm)
-    for o in dims:
-        ends = [to_image(*e, shape, pixel_size_nm, rotation_deg, shift_nm) for e in o["ends"]]
-        if all(margin_nm <= x <= W-margin_nm and margin_nm <= y <= H-margin_nm for x, y in ends):
-            out.append(o | dict(ends=[[float(a) for a in e] for e in ends]))
-    return out
+    if not dims: return []
+    (H, W), at = np.multiply(shape, pixel_size_nm), np.array([o["ends"] for o in dims], float)
+    x, y = to_image(at[..., 0], at[..., 1], shape, pixel_size_nm, rotation_deg, shift_nm)
+    ok = ((margin_nm <= x) & (x <= W-margin_nm) & (margin_nm <= y) & (y <= H-margin_nm)).all(1)
+    return [o | dict(ends=e) for o, e, k in zip(dims, np.stack([x, y], -1).tolist(), ok) if k]
 
 def seeds(seed, what="seed")->tuple:
     "A tuple of whole numbers from an integer, a tuple of them, or a numpy Generator to draw one from. Raises `BadInput`."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODULES', 'TOOL', 'VIEW', 'BLACK', 'WHITE', 'modules', 'settings', 'scattering', 'imaging', 'scene', 'annotate',
-           'finfet', 'simulate']
+           'finfet', 'simulate', 'calibrate']
 
 # %% ../../nbs/api/26_sim_tem.ipynb #aab4b0ee
 import numpy as np, torch
@@ -58,30 +58,25 @@ def settings(
         if not lo <= v <= hi: raise refuse(f"{k}={v:g} must " + ("be above 0" if lo == 1e-6 and v <= 0 else f"lie between {lo:g} and {hi:g}"))
     return p
 
-# %% ../../nbs/api/26_sim_tem.ipynb #e3cdb499
-def scattering(fractions, materials, p, px, g, modality="BF"):
-    "(scatter, factor), each (M, H, W) or broadcastable: what grains do to the exponent, and crystals and speckle to the intensity, of each material."
-    shape, tex = fractions.shape[-2:], p["texture"]
-    keep = physics.crystal_fraction(p["lamella_nm"], p["damage_nm"]) # the amorphous surfaces do not diffract
-    speckle, sand, shade = (physics.smooth_field(shape, max(o/px, .01), g) for o in (.35, .8, 12))
-    scatter, factor = torch.ones_like(fractions), torch.ones_like(fractions)
-    for i, name in enumerate(materials):
-        m = physics.MATERIALS[name]
-        if name == "void" or not bool(fractions[i].any()): continue
-        if m["kind"] == "crystal":
-            c = 1 + (p["crystal"]-1)*float(keep) if modality == "BF" else 1
-            factor[i] = c*(1 + tex*(.05*shade + .01*speckle)*float(keep))
-        elif m["kind"] == "poly":
-            grain = physics.smooth_field(shape, max(m["grain_nm"]/px/3, .01), g) # small grains overlap along the beam: a smooth mottle
-            if m["grain_nm"] > 5: grain = .6*grain + .8*physics.grains(shape, max(m["grain_nm"]/px, 1), g)
-            if m["mu"] < .01 and modality == "BF": # light crystals: a grain near a zone axis loses most of its intensity to diffraction
-                lo, hi = m["contrast"]; share = torch.special.ndtr(grain - .9)
-                factor[i] = 1 + tex*float(keep)*(hi + (lo-hi)*share - 1)
-            else: # heavy ones: more or less scattering
-                scatter[i] = torch.exp((1 if modality == "BF" else .2)*(.04 + .3*min(m["grain_nm"]/8, 1)**2)*tex*grain)
-                factor[i] = 1 + .02*tex*speckle
-        else: factor[i] = 1 + tex*(.035*speckle + .025*sand)
-    return scatter, factor
+# %% ../../nbs/api/26_sim_tem.ipynb #15e75c4b
+def scattering(name, at, p, px, fields, g, modality="BF"):
+    "(scatter, factor), both (n,): what grains do to the exponent, and crystals and speckle to the intensity, of one material in the pixels `at`."
+    m, tex, (speckle, mottle) = physics.MATERIALS[name], p["texture"], (o.flatten()[at] for o in fields)
+    keep = float(physics.crystal_fraction(p["lamella_nm"], p["damage_nm"])) # the amorphous surfaces do not diffract
+    if name == "void": return 1., 1.
+    if m["kind"] == "amorphous": return 1., 1 + .043*tex*speckle
+    if m["kind"] == "crystal": # one orientation, bent a little over the image
+        shade = physics.smooth_field(fields[0].shape, 12/px, g).flatten()[at]
+        return 1., (1 + ((p["crystal"]-1)*keep if modality == "BF" else 0))*(1 + tex*(.05*keep*shade + .01*speckle))
+    grain = mottle
+    if m["grain_nm"] > 5: # the rows that the material is in
+        w = fields[0].shape[1]; first = int(at[0])//w; rows = int(at[-1])//w + 1 - first # `at` ascends
+        grain = .6*mottle + .8*physics.grains((rows, w), max(m["grain_nm"]/px, 1), g).flatten()[at - first*w]
+    if m["mu"] < .01 and modality == "BF": # light crystals: a grain near a zone axis loses most of its intensity to diffraction
+        lo, hi = m["contrast"]
+        return 1., 1 + tex*keep*(hi + (lo-hi)*torch.special.ndtr(grain - .9) - 1)
+    strength = .04 + .3*min(m["grain_nm"]/8, 1)**2 # heavy ones: more or less scattering; small grains average out along the beam
+    return torch.exp((1 if modality == "BF" else .2)*strength*tex*grain), 1 + .02*tex*speckle
 
 def imaging(
     fractions, # (M, H, W) share of each material in each pixel, array or tensor
@@ -91,24 +86,29 @@ def imaging(
 )->np.ndarray: # (H, W) float32, 8-bit gray units
     "A TEM image of a material map. Simulator only, not validated on fab data."
     f, px, g = torch.as_tensor(fractions, dtype=torch.float32), pixel_size_nm, physics.seeded(seed)
-    shape, hard = tuple(f.shape[-2:]), list(hard) or [0]
-    mu, bright = (torch.tensor([physics.MATERIALS[m][k] for m in materials]) for k in ("mu", "haadf"))
-    change = physics.curtains(f[hard].sum(0), px, p["curtain"], 2., g) if p["curtain"] else 0.
-    t = p["lamella_nm"]*(1 + change) + physics.wedge(shape, px, p["wedge_nm_per_100nm"])
+    shape = tuple(f.shape[-2:]); top = max(physics.MATERIALS[m]["haadf"] for m, o in zip(materials, f) if bool(o.any()))
+    t = p["lamella_nm"] + physics.wedge(shape, px, p["wedge_nm_per_100nm"])
+    if p["curtain"]: t = t + p["lamella_nm"]*physics.curtains(f[list(hard) or [0]].sum(0), px, p["curtain"], 2., g)
     if p["redeposition_nm"]: t = t + physics.redeposition(shape, p["redeposition_nm"], 40/px, g)
-    t = t.clamp(min=0); scatter, factor = scattering(f, materials, p, px, g, modality)
-    if modality == "BF": I, full = physics.bright_field(f*factor, t, mu[:, None, None]*scatter), 1.
-    else: I, full = physics.haadf(f*factor*scatter, t, bright), float(bright.max())*p["lamella_nm"]/50/.8 # room above the brightest, for its grains
-    I = physics.gaussian_blur(I/full, p["blur_nm"]/px)
-    if p["tilt_deg"]: I = physics.line_blur(I, 0., p["lamella_nm"]*np.sin(np.radians(p["tilt_deg"]))/px)
-    if p["drift_nm"]: I = physics.line_blur(I, p["drift_nm"]/px*.6, p["drift_nm"]/px*.8)
-    n = p["dose_e_per_px"]*(p["glare"] + (1-p["glare"])*I)
-    if noise: n = physics.camera(n, 1., p["flat_sigma"], p["mtf_nyquist"], p["dark_e"], p["read_e"], p["hot_share"], generator=g)
-    else: n = physics.mtf(n + p["dark_e"], p["mtf_nyquist"])
+    t = t.clamp(min=0).flatten(); I = torch.zeros(len(t))
+    fields = [physics.smooth_field(shape, max(o/px, .01), g) for o in (.4, 1.5)] # phase contrast; small grains that overlap along the beam
+    for share, name in zip(f.flatten(1), materials): # most pixels hold one material: work where it is
+        at = share.nonzero()[:, 0]
+        if not len(at): continue
+        m, (scatter, factor) = physics.MATERIALS[name], scattering(name, at, p, px, fields, g, modality)
+        part = (share[at]*factor)[None, None]
+        if modality == "BF": seen = physics.bright_field(part, t[at][None], (m["mu"]*scatter*torch.ones(len(at)))[None, None])
+        else: seen = physics.haadf(part*scatter, t[at][None], [m["haadf"]])/(top*p["lamella_nm"]/50)*.8 # room above the brightest, for its grains
+        I.index_add_(0, at, seen[0])
+    lean = p["lamella_nm"]*np.sin(np.radians(p["tilt_deg"])) # a wall that leans by this is smeared over it, a drift over its path; of a path L the variance is L^2/12
+    along, down = (np.sqrt(p["blur_nm"]**2 + o/12)/px for o in (lean**2 + (.8*p["drift_nm"])**2, (.6*p["drift_nm"])**2))
+    n = p["dose_e_per_px"]*(p["glare"] + (1-p["glare"])*physics.gaussian_blur(I.view(shape), (down, along)))
+    if noise: n = physics.camera(n, 1., p["flat_sigma"], p["mtf_nyquist"], 0., np.hypot(p["read_e"], np.sqrt(p["dark_e"])), p["hot_share"], generator=g) + p["dark_e"]
+    else: n = physics.mtf(n, p["mtf_nyquist"]) + p["dark_e"]
     gray = (BLACK + WHITE/p["dose_e_per_px"]*n).numpy()
     return (np.clip(np.rint(gray), 0, 255) if noise else gray).astype(np.float32)
 
-# %% ../../nbs/api/26_sim_tem.ipynb #9b73a15b
+# %% ../../nbs/api/26_sim_tem.ipynb #e771fca7
 def scene(
     module:str="finfet_gate", seed=0, # One of `modules()`; an integer, a tuple of integers, or a numpy Generator to draw one from
     process:str="A", lamella=None, # A, B or C; seed of the lamella, like `seed`, None: the same as `seed`
@@ -170,3 +170,8 @@ def simulate(
         rng = np.random.default_rng([5, seed, i]); kind = str(rng.choice(kinds)) if rng.random() < defect_share else "none"
         out.append(scene(module, (seed, i), lamella=(seed, i//per_lamella), shape=shape, pixel_size_nm=pixel_size_nm, defect=kind, **given))
     return out
+
+def calibrate(images, pixel_size_nm:float=None, **kwargs)->dict:
+    "Settings of *your* microscope from a handful of its images, see [`sim.calibrate`](29_sim_calibrate.ipynb)."
+    from semiml.sim.calibrate import calibrate_tem
+    return calibrate_tem(images, pixel_size_nm, **kwargs)
