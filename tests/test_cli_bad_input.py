@@ -129,6 +129,12 @@ def test_a_checkpoint_cut_short_stops_the_resume(good, tmp_path, capsys):
     (["ddpm", "evaluate", "RUN"], "samples"),
     (["report", "RUN"], "evaluation.json"),
     (["simulate", "tem", "--n", "3", "--out", "DATA"], "not an empty folder"),
+    (["simulate", "tem", "--module", "fin", "--out", "NEW"], "choose one of finfet_gate"),
+    (["simulate", "tem", "--process", "D", "--out", "NEW"], "choose one of A, B, C"),
+    (["simulate", "tem", "--pixel-size", "40", "--out", "NEW"], "lower pixel_size_nm"),
+    (["simulate", "tem", "--defect-share", "2", "--out", "NEW"], "between 0 and 1"),
+    (["simulate", "sem", "--pattern", "dots", "--out", "NEW"], "choose from lines"),
+    (["simulate", "sem", "--n", "2", "--size", "96x96", "--out", "DATA"], "empty"),
     (["data", "get", "no_such_set"], "no_such_set"),
 ])
 def test_arguments(good, tmp_path, capsys, words, says):
