@@ -12,10 +12,10 @@ import numpy as np, torch
 import torch.nn.functional as F
 from .core import BadInput
 
-# %% ../nbs/api/19_filters.ipynb #ec39266c
+# %% ../nbs/api/19_filters.ipynb #6fabaca3
 def _check(name, v, lo=0., hi=math.inf, do="choose a value in that range"):
     "Raise `BadInput` where the number or tensor `v` leaves lo to hi or is NaN."
-    if not torch.is_tensor(v): v = torch.as_tensor(v) if np.ndim(v) else float(v)
+    if not isinstance(v, float) and not torch.is_tensor(v): v = torch.as_tensor(v) if np.ndim(v) else float(v)
     least, most = (v, v) if isinstance(v, float) else v.detach().aminmax() # NaN wins in aminmax
     if lo <= least and most <= hi: return
     said = f"{v:g}" if least is most else f"{float(least):g} to {float(most):g}"
@@ -61,7 +61,7 @@ def one_thread():
     try: yield
     finally: torch.set_num_threads(n)
 
-# %% ../nbs/api/19_filters.ipynb #0f80cc6c
+# %% ../nbs/api/19_filters.ipynb #a5713287
 def _toeplitz(c):
     "Values (..., 2n-1) at the lags 1-n ... n-1 as matrices (..., n, n) with T[i, j] = c(i - j)."
     return c.unfold(-1, (c.shape[-1] + 1) // 2, 1).flip(-1)
@@ -86,18 +86,19 @@ def gaussian_blur(
     sy, sx = (_p(v, x, "sigma_px", 0.)[..., 0] for v in (sigma_px if isinstance(sigma_px, tuple) else (sigma_px, sigma_px)))
     def axis(n, s):
         f = torch.arange(n + 1, device=x.device) / (2 * n)
-        return _even(torch.exp(-s * s * (1 - torch.cos(2 * math.pi * f)))).clamp(min=0) # negative by rounding only
+        return _even(torch.exp(-s * s * (1 - torch.cos(2 * math.pi * f)))).clamp_(min=0) # negative by rounding only
     return _mm(axis(x.shape[-2], sy), x, axis(x.shape[-1], sx))
 
-# %% ../nbs/api/19_filters.ipynb #7b6cfc95
+# %% ../nbs/api/19_filters.ipynb #9f33a1b5
 def mtf(
     x, # (..., H, W)
     nyquist # number or (...), above 0, at most 1: what is left of a sine at half a cycle/px along an axis
 )->torch.Tensor: # like x; it may undershoot 0 beside a bright pixel
     "A Gaussian modulation transfer function, 1 at frequency 0, `nyquist`**(4 f^2) at f cycles/px, edges mirrored. Raises `BadInput`."
     m = _p(nyquist, x, "nyquist", 1e-6, 1.)[..., 0]
-    a, b = (_even(m ** (torch.arange(n + 1, device=x.device) / n)**2) for n in x.shape[-2:])
-    return _mm(a, x, b)
+    def axis(n): return _even(m ** (torch.arange(n + 1, device=x.device) / n)**2)
+    a = axis(x.shape[-2])
+    return _mm(a, x, a if x.shape[-1] == x.shape[-2] else axis(x.shape[-1]))
 
 # %% ../nbs/api/19_filters.ipynb #08755ec1
 def line_blur(
@@ -145,7 +146,7 @@ def warp(
     if mode != "bicubic": return sample(y, c, mode)
     return (2 * sample(y, c, "bicubic") + sample(ease(y), ease(c), "bilinear")) / 3 # torch's a = -3/4 and a = 0 make a = -1/2
 
-# %% ../nbs/api/19_filters.ipynb #3fd4b40b
+# %% ../nbs/api/19_filters.ipynb #9568d455
 def _few_waves(h, w, length, lead, generator):
     """`smooth_field` where the field is so smooth that few frequencies matter: the Gaussian spectrum is a product of one along the rows and one along the
     columns, and so is its Fourier basis. Two small matrix products instead of transforms of the whole image."""
@@ -155,11 +156,23 @@ def _few_waves(h, w, length, lead, generator):
         a = math.sqrt(2) * torch.exp(-2 * (math.pi * length * k / m)**2)
         angle = 2 * math.pi / m * torch.arange(m, device=length.device)[:, None] * k
         b = torch.cat([torch.ones_like(a[..., :1]).expand(*a.shape[:-2], m, 1), a * torch.cos(angle), a * torch.sin(angle)], -1)
-        return b, 1 + (a * a).sum(-1, keepdim=True)
-    (y, py), (x, px) = basis(h), basis(w)
+        return b, (a * a).sum(-1, keepdim=True)
+    y, py = basis(h)
+    x, px = (y, py) if w == h else basis(w)
     c = _randn((*lead, y.shape[-1], x.shape[-1]), generator, length.device)
     c[..., 0, 0] = 0 # the mean
-    return _mm(y, c, x.transpose(-1, -2)) / (py * px - 1).sqrt()
+    return _mm(y, c, x.transpose(-1, -2)) / (py + px + py * px).sqrt()
+
+def _all_waves(h, w, length, lead, generator):
+    "`smooth_field` from the whole spectrum: random numbers in the Fourier domain, each weighted, and one transform back."
+    fy, fx, s2 = torch.fft.fftfreq(h, device=length.device)[:, None], torch.fft.rfftfreq(w, device=length.device), 2 * (math.pi * length)**2
+    ty, tx = (torch.exp(-(s2 * f * f).clamp(max=60)) for f in (fy, fx)) # e-60 is nothing; denormal numbers are slow
+    alone = torch.arange(len(fx), device=length.device) % (w / 2) == 0 # columns without a conjugate twin: of their waves the real half stays
+    py, px = (ty * ty * (fy != 0)).sum(-2, keepdim=True), (tx * tx * (2 - alone.float()) * (fx != 0)).sum(-1, keepdim=True)
+    c = torch.view_as_complex(_randn((*lead, h, len(fx), 2), generator, length.device))
+    t = ty * (tx * torch.where(alone, h * w, h * w * math.sqrt(.5)) / (py + px + py * px).clamp(min=1e-37).sqrt())
+    t[..., 0, 0] = 0 # the mean
+    return torch.fft.irfft(torch.fft.ifft(c * t, dim=-2), w)
 
 def smooth_field(
     shape, # (..., H, W)
@@ -171,15 +184,8 @@ def smooth_field(
     _axes(shape); h, w = shape[-2:]
     device = device or (generator.device if generator is not None else None)
     length = _p(length_px, torch.empty((*shape[:-2], 1, 1), device=device), "length_px", 0.)
-    if float(length.min()) >= 3 and float(length.max()) <= min(h, w)/4: return _few_waves(h, w, length, shape[:-2], generator)
-    z, s2 = _randn(shape, generator, device), 2 * (math.pi * length)**2
-    fy2, fx2 = torch.fft.fftfreq(h, device=z.device)[:, None]**2, torch.fft.rfftfreq(w, device=z.device)**2
-    least = 1 / max(h, w)**2 # relative to the lowest frequency, so that a very long length does not underflow
-    f2 = fy2 + fx2
-    t = torch.exp(-(s2 * (f2 - least)).clamp(0, 60)) * (f2 > 0) # e-60 is nothing; denormal numbers are slow
-    twice = 2 - (torch.arange(len(fx2), device=z.device) % (w / 2) == 0).float() # rfft keeps one of each pair of conjugate columns
-    power = (t * t * twice).sum((-2, -1), keepdim=True) / (h * w)
-    return torch.fft.irfft2(torch.fft.rfft2(z) * (t / power.clamp(min=1e-20).sqrt()), s=(h, w))
+    length = length.clamp(max=1.4 * max(h, w)) # beyond, only the lowest wave is left, and its amplitude would underflow
+    return (_few_waves if float(length.min()) >= 3 else _all_waves)(h, w, length, shape[:-2], generator)
 
 # %% ../nbs/api/19_filters.ipynb #59b82f9c
 def elastic(
@@ -195,7 +201,7 @@ def elastic(
     _check("amplitude_px/length_px", a / _p(length_px, dy), 0., 1/3, "use a smaller amplitude or a longer length, or the image folds over itself")
     return a * dy, a * dx
 
-# %% ../nbs/api/19_filters.ipynb #f8225cf7
+# %% ../nbs/api/19_filters.ipynb #f043334b
 def grains(
     shape, # (..., H, W)
     size_px, # number or (...), at least 1: the mean grain area is its square
@@ -211,13 +217,15 @@ def grains(
     py, px = ((u[k] - .5) * .9 for k in (0, 1)) # 90 % of the cell: the nearest point then lies in the 3 x 3 cells around
     y, x = row / size + 1 + u[2, ..., :1, :1], col / size + 1 + u[3, ..., :1, :1] # in cells; the lattice starts at a random phase
     iy, ix = y.floor(), x.floor()
-    image = torch.arange(math.prod(lead), device=row.device, dtype=torch.int32).view(*lead, 1, 1) * (n[0] * n[1])
-    home, fy, fx = image + iy.int() * n[1] + ix.int(), y - iy - .5, x - ix - .5
-    def at(table, i): return table.reshape(-1).index_select(0, i.reshape(-1)).view(i.shape)
-    best, which = None, None
+    fy, fx = y - iy - .5, x - ix - .5
+    # the lattice is upright: first look up the columns, in a table with one row a row of cells, then copy whole rows of that
+    first = torch.arange(math.prod(lead), device=row.device).view(*lead, 1) * n[0] + iy[..., 0].long()
+    def columns(table, ox): return table.gather(-1, (ix.long() + ox).expand(*lead, n[0], shape[-1])).reshape(-1, shape[-1])
+    sides = [(columns(py, ox), (columns(px, ox) - (fx - ox).expand(*lead, n[0], -1).reshape(-1, shape[-1]))**2, columns(value, ox)) for ox in (-1, 0, 1)]
+    best, out = None, None
     for oy in (-1, 0, 1):
-        for ox in (-1, 0, 1):
-            i = home + (oy * n[1] + ox)
-            d = (at(py, i) - (fy - oy)).square_() + (at(px, i) - (fx - ox)).square_()
-            best, which = (d, i) if best is None else (torch.minimum(best, d), torch.where(d < best, i, which))
-    return at(value, which)
+        rows, at = (first + oy).view(-1), (fy - oy).reshape(-1, 1)
+        for py_, dx2, value_ in sides:
+            d, v = py_.index_select(0, rows).sub_(at).square_().add_(dx2.index_select(0, rows)), value_.index_select(0, rows)
+            best, out = (d, v) if best is None else (torch.minimum(best, d), torch.where(d < best, v, out))
+    return out.view(*lead, *shape[-2:])

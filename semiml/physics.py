@@ -96,7 +96,7 @@ def redeposition(shape, amount_nm, length_px, generator=None, device=None)->torc
     z = smooth_field(shape, length_px, generator, device)
     return _p(amount_nm, z, "amount_nm", 0.) * torch.exp(z / 2 - 1/8)
 
-# %% ../nbs/api/20_physics.ipynb #890b7fa0
+# %% ../nbs/api/20_physics.ipynb #576508b7
 def curtains(
     source, # (..., H, W), 0 to 1: the share of hard material or void in each pixel
     pixel_size_nm, # number or (dy, dx)
@@ -115,13 +115,15 @@ def curtains(
     n = w + 2 * margin
     count = math.ceil((n * dx + 50) / 5) + 1 # enough even if all were narrow
     width_nm = torch.exp(_randn((*lead, count), generator, source.device) * .6 + math.log(16)).clamp(5, 50)
-    edges = width_nm.cumsum(-1) - 50 * rand(1)
-    at = (torch.arange(n, device=source.device) * dx).expand(*lead, n).contiguous()
-    stripe = torch.gather(_randn((*lead, count), generator, source.device), -1, torch.searchsorted(edges, at).clamp(max=count - 1))
-    stripe = gaussian_blur(stripe[..., None, :], 1.5 / dx) # the beam is no knife
+    edges, height = width_nm.cumsum(-1) - 50 * rand(1), _randn((*lead, count), generator, source.device)
+    steps = torch.special.ndtr((torch.arange(n, device=source.device) * dx - edges[..., :-1, None]) / 1.5) # the beam is no knife: 1.5 nm
+    stripe = height[..., :1] + ((height[..., 1:] - height[..., :-1])[..., None, :] @ steps)[..., 0, :]
     stripe = stripe / stripe.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-6)
-    stripe = warp(stripe.expand(*lead, h, n), dx=-slope * torch.arange(h, device=source.device)[:, None], mode="bilinear")
-    return amount * (1 - torch.exp(-source.cumsum(-2) * (dy / 10))) * stripe[..., margin:margin + w]
+    start = margin - slope * torch.arange(h, device=source.device)[:, None] # of each row in the one line of stripes, linear between its points
+    whole = start.detach().floor(); first = whole.long() + n * torch.arange(math.prod(lead), device=source.device).view(*lead, 1, 1)
+    rows = stripe.flatten().unfold(0, w, 1)
+    a, b = (rows.index_select(0, (first + o).flatten()).view(*lead, h, w) for o in (0, 1))
+    return amount * (1 - torch.exp(-source.cumsum(-2) * (dy / 10))) * (a + (start - whole) * (b - a))
 
 def curtain_image(image, change)->torch.Tensor:
     """Curtains on a transmission image in (0, 1] whose materials are unknown: exp(-mu t (1+c)) = I**(1+c), so dark materials show more of the
@@ -129,14 +131,28 @@ def curtain_image(image, change)->torch.Tensor:
     _check("the transmission image", image, 1e-30, 1., "scale it so that vacuum is 1 and keep it above 0")
     return image ** (1 + change)
 
-# %% ../nbs/api/20_physics.ipynb #1eb0c7a6
+# %% ../nbs/api/20_physics.ipynb #bdc5cf9c
 def _electrons(mean_e, name="mean_e"):
     _check(name, mean_e, -.01, do="an expected count cannot be negative, clamp the image at 0 first") # above that it is rounding
     return mean_e.clamp(min=0)
 
+_MANY_E = 20 # from so many expected electrons on, a count is made of one normal number
+
+def _at_quantile(mean, z):
+    """The Poisson count at the quantile of the normal number `z`, for 20 or more expected: the expansion of Cornish and Fisher (1938) to its third term,
+    with Sheppard's correction (1/12) for the rounding."""
+    s, z2 = (mean - 1/12).clamp(min=1).sqrt(), z * z
+    return (mean + s * z + (z2 - 1) / 6 + z * (1 - z2) / (72 * s)).round().clamp(min=0)
+
+def _poisson(mean, generator):
+    "Poisson counts: many at their quantile, few one by one."
+    n, few = _at_quantile(mean, _randn(mean.shape, generator, mean.device).to(mean.dtype)), mean < _MANY_E
+    if few.any(): n[few] = torch.poisson(mean[few], generator=generator)
+    return n
+
 def shot(mean_e, generator=None)->torch.Tensor:
     "Counts with Poisson noise around the expected electrons `mean_e` (..., H, W): variance = mean. Raises `BadInput`."
-    return torch.poisson(_electrons(mean_e), generator=generator)
+    return _poisson(_electrons(mean_e), generator)
 
 def compound_poisson(
     mean_primaries, # number, (...) or (..., H, W): expected primary electrons
@@ -147,7 +163,7 @@ def compound_poisson(
     secondaries of one primary are Poisson themselves. Raises `BadInput`."""
     n, y = _pair(mean_primaries, yield_)
     n, y = torch.broadcast_tensors(_electrons(n, "mean_primaries"), _electrons(y, "yield_"))
-    return torch.poisson(y * torch.poisson(n, generator=generator), generator=generator)
+    return _poisson(y * _poisson(n, generator), generator)
 
 def quantise(x, bits=8, lo=0., hi=1.)->torch.Tensor:
     "`x` clipped to lo ... hi and rounded to the 2**bits levels of an integer file, in the units of x. Raises `BadInput`."
@@ -160,7 +176,18 @@ def row_noise(x, sigma, generator=None)->torch.Tensor:
     "`x` (..., H, W) plus an offset of rms `sigma` (number or (...)) a row: the read-out amplifier's slow noise. Raises `BadInput`."
     return x + _p(sigma, x, "sigma", 0.) * _randn((*x.shape[:-1], 1), generator, x.device)
 
-# %% ../nbs/api/20_physics.ipynb #19117f34
+# %% ../nbs/api/20_physics.ipynb #261569fa
+def _hot(e, share, hot_e, generator):
+    """`e` (..., H, W) with a `share` of hot pixels that hold 0 to 2 `hot_e` more. They are few, so their places are drawn, not all pixels asked: with
+    -log(1 - share) hits expected a pixel, a pixel is hit at least once with the probability `share`, and no matter how often."""
+    lead, size = e.shape[:-2], e.shape[-2] * e.shape[-1]
+    hits = torch.poisson((-torch.log1p(-share.clamp(max=1 - 1e-6)) * size).expand(*lead, 1, 1).flatten(), generator=generator).long()
+    image = torch.arange(len(hits), device=e.device).repeat_interleave(hits)
+    u = torch.rand((2, len(image)), generator=generator, device=e.device, dtype=torch.double)
+    more = torch.zeros(len(hits), size, device=e.device, dtype=e.dtype)
+    more[image, (u[0] * size).long()] = ((2 * hot_e).expand(*lead, 1, 1).flatten()[image] * u[1]).to(e.dtype)
+    return e + more.view(e.shape)
+
 def camera(
     mean_e, # (..., H, W) expected electrons
     gain=1., # ADU an electron
@@ -178,13 +205,12 @@ def camera(
     def used(v, off=0.): return not isinstance(v, (int, float)) or v != off
     e = shot(mean_e, generator)
     if used(nyquist, 1.): e = mtf(e, nyquist)
-    if used(dark_e): e = e + torch.poisson(p(dark_e, "dark_e") + torch.zeros_like(e), generator=generator)
-    if used(hot_share):
-        share, u = p(hot_share, "hot_share", 1.), torch.rand(e.shape, generator=generator, device=e.device)
-        e = e + (u < share) * (2 * p(hot_e, "hot_e") * u / share.clamp(min=1e-30)) # below the share, u/share is uniform again
-    if used(flat_sigma): e = e * (1 + p(flat_sigma, "flat_sigma") * _randn(e.shape, generator, e.device))
+    if used(dark_e): e = e + _poisson(p(dark_e, "dark_e") + torch.zeros_like(e), generator)
+    if used(hot_share): e = _hot(e, p(hot_share, "hot_share", 1.), p(hot_e, "hot_e"), generator)
     e = p(gain, "gain") * e
-    return e + p(read_adu, "read_adu") * _randn(e.shape, generator, e.device) if used(read_adu) else e
+    if not used(flat_sigma) and not used(read_adu): return e
+    rms = torch.hypot(p(flat_sigma, "flat_sigma") * e, p(read_adu, "read_adu")) # two normal numbers, new in each pixel, add up to one
+    return e + rms * _randn(e.shape, generator, e.device)
 
 # %% ../nbs/api/20_physics.ipynb #d6f72acf
 def _causal(decay, n):

@@ -36,22 +36,28 @@ def _straight(bands, shift):
     x = np.arange(bands.shape[1])
     return np.stack([np.interp(x + s, x, b) for s, b in zip(shift, bands)])
 
-# %% ../../nbs/api/32_metrology_edges.ipynb #7cf3e188
-def _steps(straight):
-    "Position and polarity (+1: brighter to the right) of the steps between two levels in the mean of straight bands."
-    none = np.zeros(0), np.zeros(0, int); p, odd, even = (gaussian_filter1d(o.mean(0), 1.5) for o in (straight, straight[1::2], straight[::2]))
-    if not p.std() > 1e-9*abs(p).max() or np.corrcoef(odd, even)[0, 1] < .7: return none
-    t = p.mean()
-    for _ in range(50): t = (p[p < t].mean() + p[p >= t].mean())/2 # the middle of two levels, Ridler and Calvard (1978)
-    contrast = p[p >= t].mean() - p[p < t].mean(); near, x, s, side, since = max(8, len(p)//16), [], [], 0, 0
+# %% ../../nbs/api/32_metrology_edges.ipynb #00cb0d84
+def _crossings(p, t, ripple, local):
+    "Where the profile crosses the level t, and the direction. It must pass t by `ripple` on both sides, and change by `local` in the neighbourhood."
+    near, x, s, side, since = max(8, len(p)//16), [], [], 0, 0
     for i, v in enumerate(p - t):
-        if abs(v) <= .1*contrast: continue # a step must cross a fifth of the contrast, so that ripples do not count
+        if abs(v) <= ripple: continue
         if side and v*side < 0:
             j = since + int(((p[since:i+1] - t)*side < 0).argmax()) - 1 # the last point before it changes side
-            if (p[min(j + near, len(p)-1)] - p[max(j - near, 0)])*-side > .3*contrast:
-                x.append(j + (t - p[j])/(p[j+1] - p[j])); s.append(-side)
+            if np.ptp(p[max(j - near, 0):j + near + 2]) > local: x.append(j + (t - p[j])/(p[j+1] - p[j])); s.append(-side)
         side, since = (1 if v > 0 else -1), i
     return np.array(x), np.array(s, int)
+
+def _steps(straight):
+    "Position and polarity (+1: brighter to the right) of the steps between two levels in the mean of straight bands."
+    p, odd, even = (gaussian_filter1d(o.mean(0), 1.5) for o in (straight, straight[1::2], straight[::2]))
+    if not p.std() > 1e-9*abs(p).max() or np.corrcoef(odd, even)[0, 1] < .7: return np.zeros(0), np.zeros(0, int)
+    t = p.mean()
+    for _ in range(50): t = (p[p < t].mean() + p[p >= t].mean())/2 # the middle of two levels, Ridler and Calvard (1978)
+    lo, hi = p[p < t].mean(), p[p >= t].mean()
+    def cost(k): n = len(found[k][0]); return (n if n else np.inf)*(1 if .3 < k < .7 else 1.4) # far from the middle a faint line could be missed
+    found = {k: _crossings(p, lo + k*(hi - lo), .1*(hi - lo), .3*(hi - lo)) for k in (.5, .35, .65, .2, .8)}
+    return found[min(found, key=cost)]
 
 # %% ../../nbs/api/32_metrology_edges.ipynb #47ff91eb
 def _look(a, at, left, right):
@@ -80,11 +86,12 @@ def _derivative(slope, path, left, right, sign, reach=3):
     v = sign*np.take_along_axis(slope, j, 1); n = v[:, 1:-1].argmax(1) + 1; r = np.arange(len(v)); a, b, c = (v[r, n + o] for o in (-1, 0, 1))
     return np.where((b >= a) & (b >= c), j[r, n] + _vertex(a, b, c), np.nan)
 
-# %% ../../nbs/api/32_metrology_edges.ipynb #94a5212b
+# %% ../../nbs/api/32_metrology_edges.ipynb #4fc88535
 def _sigmoid(a, path, left, sign, profile, contrast):
     "Shift of a step with levels and width of the profile to each row: Gauss-Newton in one unknown."
     up = sign*profile; n = int(np.ceil(1.5*contrast/max(np.gradient(up)[max(left-3, 0):left+4].max(), 1e-9))) + 1
-    before, after = up[max(left-n, 0):left+1][::-1], up[left:left+n+1]; lo, hi = max(int(before.argmin()), 1), max(int(after.argmax()), 1)
+    before, after = up[max(left-n, 0):left+1][::-1], up[left:left+n+1]; b, t = before.min(), after.max() # trough and top are flat: stop 5 % earlier
+    lo, hi = max(int((before <= b + .05*(t - b)).argmax()), 1), max(int((after >= t - .05*(t - b)).argmax()), 1)
     u = np.arange(-lo, hi + 1.); mean = profile[left-lo:left+hi+1]
     def curve(x, w): return .5 + .5*np.tanh((u - x)/(2*w))
     def miss(q): return q[0] + (q[1] - q[0])*curve(q[2], q[3]) - mean
@@ -140,19 +147,19 @@ def _blur(a, filter, px): # the anisotropic one is long along the lines: across 
     along, across = dict(none=(0, 0), gaussian=(px, px), anisotropic=(2*px, px/2))[filter]
     return gaussian_filter1d(gaussian_filter1d(a, along, 0), across, 1) if along else a
 
-# %% ../../nbs/api/32_metrology_edges.ipynb #46b164a8
+# %% ../../nbs/api/32_metrology_edges.ipynb #bc68bdc7
 def find_edges(
     image, # (H, W) array or `Micrograph` of lines and spaces that run roughly along `axis`
     method:str="threshold", # "threshold", "derivative" or "sigmoid"
     share:float=.5, levels:str="plateau", # Threshold: the share of the way from dark to bright; from "plateau" to plateau, or from trough to "peak"
     axis:str="y", # Lines run along "y" (down the image) or "x"
-    rows_averaged:int=1, smooth_px:float=1., # Rows in a block; sigma of a Gaussian across the lines, along each row (0: none; derivative: at least 0.7)
+    rows_averaged:int=1, smooth_px:float=1., # Rows in a block; sigma of a Gaussian along each row (0: none; derivative: at least 0.7)
     filter:str="none", filter_px:float=1.5, # Of the image before all else: "none", "gaussian", "anisotropic"; its sigma
     track_rows:int=16, reject:float=5. # Rows in a band for the path of an edge; how many robust standard deviations a row may be off
 )->dict:
-    """Edges of lines, row by row. Keys: `across` (n_edges, n_rows) px, nan where missing, sorted; `along` (n_rows,) px; `polarity` (n_edges,) +1 dark to
-    bright; `levels` (n_edges, 2) gray; `missing` (n_edges,) share of rows; `cut` edges too near the border; `definition`; `step_px` between rows;
-    `independent` rows share no noise; `axis`; `shape`. The centre of the first pixel is at 0. Raises `BadInput`."""
+    """Edges of lines, row by row. Keys: `across` (n_edges, n_rows) px, nan where missing, sorted; `along` (n_rows,) px;
+    `polarity` (n_edges,) +1 dark to bright; `levels` (n_edges, 2) gray; `missing` (n_edges,) share of rows; `cut` edges too near the border;
+    `definition`; `step_px` between rows; `independent` rows share no noise; `axis`; `shape`. The first pixel's centre is at 0. Raises `BadInput`."""
     a = gray(image); shape = a.shape; a = a.T if axis == "x" else a
     numbers = dict(share=(share, .01, .99), smooth_px=(smooth_px, 0, 50), filter_px=(filter_px, .1, 50), track_rows=(track_rows, 1, 1e6))
     _check(a, rows_averaged, numbers | dict(reject=(reject, 1, 1e6)), method=method, levels=levels, axis=axis, filter=filter)
@@ -166,13 +173,14 @@ def find_edges(
     for x0, s, (l, r) in zip(x[keep], sign[keep], room[keep]):
         path = np.interp(np.arange(len(a)), rows, _path(bands, rows, x0 + off, l, r, s, levels, share))
         found.append(_edge(a, slope, path, l, r, s, method, levels, share, reject))
-    across = np.array([e for e, _ in found]); names = (f"threshold {share:.0%} of {levels} levels", "derivative (steepest point)", "sigmoid fit to the flank")
+    across = np.array([e for e, _ in found])
+    names = (f"threshold {share:.0%} of {levels} levels", "derivative (steepest point)", "sigmoid fit to the flank")
     how = f"{names[METHODS.index(method)]}, smooth {smooth_px:g} px across, {m} row{'s'*(m > 1)} averaged, filter {filter}"
     return dict(across=across, along=along, polarity=sign[keep], levels=np.array([o for _, o in found]), missing=np.isnan(across).mean(1),
                 cut=int((~keep).sum()), definition=how + f" {filter_px:g} px"*(filter != "none"), step_px=m, independent=filter == "none",
                 axis=axis, shape=shape)
 
-# %% ../../nbs/api/32_metrology_edges.ipynb #e963e504
+# %% ../../nbs/api/32_metrology_edges.ipynb #fb5f61ff
 def contours(
     image, level:float=None, # (H, W) array or `Micrograph`; gray level, None: half way between the image's two levels (Ridler and Calvard 1978)
     smooth_px:float=1., least_px2:float=12., # Sigma of a Gaussian before; smallest area
@@ -194,7 +202,8 @@ def contours(
         if abs(area) < least_px2: small += 1; continue
         t = gaussian_filter1d((np.roll(o[:-1, ::-1], -1, 0) - np.roll(o[:-1, ::-1], 1, 0))*np.sign(area), normal_points, 0, mode="wrap")
         n = np.stack([t[:, 1], -t[:, 0]], 1)/np.maximum(np.hypot(*t.T), 1e-12)[:, None]
-        found.append(dict(points=o[:-1, ::-1].copy(), normals=n, area_px2=float(abs(area)), bright=bool(area > 0))) # find_contours keeps bright on one side
-    if not found: raise BadInput(f"no closed contour at level {level:.4g}: {cut} are cut by the border and {small} smaller than {least_px2:g} pixels, "
-                                 "choose another level or crop")
+        found.append(dict(points=o[:-1, ::-1].copy(), normals=n, area_px2=float(abs(area)), bright=bool(area > 0))) # bright lies on one side
+    if not found:
+        raise BadInput(f"no closed contour at level {level:.4g}: {cut} are cut by the border and {small} smaller than {least_px2:g} pixels, "
+                       "choose another level or crop")
     return dict(contours=found, cut=cut, small=small, level=float(level), definition=f"contour at gray level {level:.4g}, smooth {smooth_px:g} px")

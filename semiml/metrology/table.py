@@ -155,7 +155,7 @@ def summary(
         out.append(dict(zip(by, key)) | dict(value=mean, sigma=error, n=n, missing=bad, spread3=float(3*sd), spread3_unbiased=float(3*own)))
     return out
 
-# %% ../../nbs/api/32_metrology_table.ipynb #1ea4a153
+# %% ../../nbs/api/32_metrology_table.ipynb #fafccffc
 def bias_precision(
     measured, true, # (n,) values; nan where a measurement failed
     unit:str="nm"
@@ -167,7 +167,8 @@ def bias_precision(
     d = m - t; bad = int((~np.isfinite(d)).sum()); d = d[np.isfinite(d)]; n = len(d)
     if n < 2: raise BadInput(f"{n} measured values are too few for a precision: give at least 2 that are not nan")
     sd = float(d.std(ddof=1))
-    return dict(bias=float(d.mean()), sigma3=3*sd, n=n, unit=unit, bias_sigma=sd/np.sqrt(n), sigma3_sigma=3*sd/np.sqrt(2*(n-1)), missing=bad)
+    return dict(bias=float(d.mean()), sigma3=3*sd, n=n, unit=unit, bias_sigma=float(sd/np.sqrt(n)),
+                sigma3_sigma=float(3*sd/np.sqrt(2*(n-1))), missing=bad)
 
 def match(
     rows:list, dimensions:list, # Measured rows; true dimensions of a simulated scene, `scene.truth["dimensions"]`

@@ -39,7 +39,7 @@ def slack(p)->float: # nm
     "How much wider than its setting a feature may come out: four standard deviations of all that varies."
     return 4*float(np.sqrt(p["cd_sigma_nm"]**2 + 2*p["ler_sigma_nm"]**2 + p["placement_sigma_nm"]**2))
 
-# %% ../../nbs/api/22_sim_cells.ipynb #b130678e
+# %% ../../nbs/api/22_sim_cells.ipynb #4a5d5833
 def row(
     rng, span:tuple, length:tuple, pitch:float, cd:float, # (from, to) nm along the row and along the walls; centre to centre, and width at `at`
     cd_sigma=0., placement_sigma=0., height_sigma=0., # Standard deviations from feature to feature
@@ -50,7 +50,7 @@ def row(
     first = np.floor(span[0]/pitch) - 2; n = int(np.ceil(span[1]/pitch) + 3 - first); first = float((first + rng.uniform(-.5, .5))*pitch)
     x = first + np.arange(n)*pitch + rng.normal(0, placement_sigma, n)
     half, lean = rng.normal(cd, cd_sigma, n)/2, taper/np.tan(np.radians(rng.normal(sidewall_deg, sidewall_sigma, n)))
-    height, edges = rng.normal(0, height_sigma, n), rough_edges(rng, 2*n, length[1]-length[0]+64, .5, *ler)
+    height, edges = rng.normal(0, height_sigma, n), rough_edges(rng, 2*n, .5*2**np.ceil(np.log2((length[1]-length[0]+64)/.5)), .5, *ler)
     out = {k: a.astype(np.float32) for k, a in dict(x=x, half=half, lean=lean, height=height, edges=edges).items()}
     return out | dict(first=first, pitch=float(pitch), n=n, at=float(at), bow=bow, cos=float(np.sin(np.radians(sidewall_deg))))
 
@@ -73,8 +73,8 @@ def wall(r:dict, x, y, missing=None)->tuple: # k, u, d: nearest feature, distanc
 
 def across(r:dict, k:int, y:float)->tuple: # (left, right) nm
     "Where the two walls of feature `k` are at `y`."
-    k, y = np.array([k]), np.array([y], float)
-    return tuple(float((r["x"][k] + s*(_half(r, k, y) + along(r["edges"], 2*k + (s > 0), y, .5)))[0]) for s in (-1, 1))
+    k, y = np.array([k, k]), np.array([y, y], float); half = _half(r, k, y) + along(r["edges"], 2*k + np.arange(2), y, .5)
+    return tuple((r["x"][k] + half*np.array([-1, 1])).tolist())
 
 def bridge(d, r:dict, x, y, merged, y0:float, y1:float, radius:float=4.):
     "The distance `d` with features `merged` and `merged`+1 joined by a bridge from y0 to y1, with fillets."
@@ -82,7 +82,7 @@ def bridge(d, r:dict, x, y, merged, y0:float, y1:float, radius:float=4.):
     if not 0 <= merged < r["n"]-1: raise BadInput(f"merged={merged}: there are features 0 to {r['n']-1}, and the last has no next one")
     return smooth_min(d, box(x, y, float(r["x"][merged]), float(r["x"][merged+1]), y0, y1, 1.), radius)
 
-# %% ../../nbs/api/22_sim_cells.ipynb #982d120e
+# %% ../../nbs/api/22_sim_cells.ipynb #e4438ebb
 def honeycomb(
     rng, extent:tuple, pitch:float, cd:float, # (x0, x1, y0, y1) nm; distance of nearest sites, and mean diameter
     cd_sigma=0., placement_sigma=0., oval_sigma=0. # Standard deviations from site to site; `oval_sigma`: of the two second harmonics of the radius
@@ -98,10 +98,10 @@ def honeycomb(
 
 def rings(h:dict, x, y, missing=None)->tuple: # k, d: nearest site, signed distance to its edge (nm)
     "Fold on the honeycomb. The distance is radial; `missing`: a site that is not there."
-    u, v = (x - h["x0"])/h["pitch"], (y - h["y0"])/h["high"]
+    u, v = (x - h["x0"])*(1/h["pitch"]), (y - h["y0"])*(1/h["high"])
     i, j, i2, j2 = np.rint(u), 2*np.rint(v/2), np.floor(u), 2*np.floor(v/2) + 1
     odd = (u-i)**2 + .75*(v-j)**2 > (u-i2-.5)**2 + .75*(v-j2)**2
-    ny, nx = h["number"].shape; i, j = (np.clip(np.where(odd, b, a), 0, n-1).astype(np.int64) for a, b, n in ((i, i2, nx), (j, j2, ny)))
+    ny, nx = h["number"].shape; i, j = (np.clip(a + odd*(b - a), 0, n-1).astype(np.int64) for a, b, n in ((i, i2, nx), (j, j2, ny)))
     k = h["number"].ravel().take(j*nx + i)
     u, v = x - h["x"].take(k), y - h["y"].take(k); r2 = u*u + v*v + 1e-6
     d = np.sqrt(r2) - h["radius"].take(k) - (h["e1"].take(k)*(u*u - v*v) + h["e2"].take(k)*(2*u*v))/r2
@@ -115,11 +115,12 @@ def joined(d, h:dict, x, y, merged, width:float, radius:float=4.):
     l = float(np.hypot(bx-ax, by-ay)); c, s = (bx-ax)/l, (by-ay)/l
     return smooth_min(d, box(c*(x-ax) + s*(y-ay), c*(y-ay) - s*(x-ax), 0., l, -width/2, width/2), radius)
 
-# %% ../../nbs/api/22_sim_cells.ipynb #f1c3d184
+# %% ../../nbs/api/22_sim_cells.ipynb #3901d0fb
 def waves(p:dict, rng, extent:tuple, first=None):
-    "w(x, y): complex, both parts films' waviness; `first`=(sigma, xi, H) of the real part instead, for the rough contours of a plan view."
-    size, film = max(extent[1]-extent[0], extent[3]-extent[2]) + 32, (p["waviness_nm"], 3., .8)
-    a, b = (rough_field(rng, size, 1., *o) for o in (first or film, film))
+    """w(x, y): complex, both parts films' waviness, which repeats after 256 nm (128 for small extents); `first`=(sigma, xi, H) of the real part instead,
+    for the rough contours of a plan view."""
+    size, film = max(extent[1]-extent[0], extent[3]-extent[2]), (p["waviness_nm"], 3., .8)
+    a, b = (rough_field(rng, 128. if size < 96 else 256., 1., *o) for o in (first or film, film))
     field = (a + 1j*b).astype(np.complex64)
     return functools.partial(_wave, field)
 def _wave(field, x, y): return sample(field, x, y, 1.)
@@ -138,7 +139,7 @@ def in_parts(layers):
         return out
     return draw
 
-# %% ../../nbs/api/22_sim_cells.ipynb #bb3dfe28
+# %% ../../nbs/api/22_sim_cells.ipynb #0794bde2
 def spans(
     draw, asks:list, # (feature, index, quantity, start, end, classes between): start and end (x, y) where the edges must be, about
     reach_nm:float=2.5, step_nm:float=.1 # How far from there to look along the line, and in which steps
@@ -147,20 +148,22 @@ def spans(
     if not asks: return []
     ends = np.array([(a[3], a[4]) for a in asks], float); way = ends[:, 1] - ends[:, 0]
     u = (way/np.hypot(*way.T)[:, None])[:, None]*np.array([1, -1])[:, None] # into the feature, from both ends
-    names = list(dict.fromkeys(c for c, _ in draw(*ends.T[:, :1])))
-    inside = np.array([[c in a[5] for c in names] for a in asks])
+    which, names = np.arange(len(asks))[:, None, None], list(dict.fromkeys(c for a in asks for c in a[5])) # all else is number 0
+    inside = np.array([[False] + [c in a[5] for c in names] for a in asks])
     def within(s): # (n, 2, m) distances from the guess to booleans
         e = ends[..., None] + u[..., None]*s[:, :, None]
-        return inside[np.arange(len(asks))[:, None, None], top_class(draw(e[:, :, 0], e[:, :, 1]), names)]
+        layers = [(c if c in names else "", d) for c, d in draw(e[:, :, 0], e[:, :, 1])]
+        return inside[which, top_class(layers, ["", *names])]
     s = np.broadcast_to(np.arange(-reach_nm, reach_nm, step_nm), (len(asks), 2, int(np.ceil(2*reach_nm/step_nm))))
     here = within(s); flip = ~here[..., :-1] & here[..., 1:]
     for a, ok in zip(asks, flip.any(-1).all(-1)):
         if not ok: raise refuse(f"the {a[2]} of {a[0]} {a[1]} has no edge within {reach_nm:g} nm of ({a[3][0]:.1f}, {a[3][1]:.1f}) "
                                 f"or ({a[4][0]:.1f}, {a[4][1]:.1f}), make the films around it thicker or further apart")
-    j = np.where(flip, np.abs(s[..., :-1]), np.inf).argmin(-1)[..., None]
-    lo = np.take_along_axis(s, j, -1); hi = lo + step_nm
-    while (hi - lo).max() > 5e-4:
-        mid = (lo + hi)/2; ok = within(mid); lo, hi = np.where(ok, lo, mid), np.where(ok, mid, hi)
+    j = np.where(flip, np.abs(s[..., :-1]), np.inf).argmin(-1)[..., None]; hi = np.take_along_axis(s, j, -1) + step_nm
+    while step_nm > 5e-4: # few draws of many points: a draw takes its time however few they are
+        fine = hi + step_nm*np.linspace(-1, 0, 17)
+        hi = np.take_along_axis(fine, within(fine).argmax(-1)[..., None], -1); step_nm /= 16
+    lo = hi - step_nm
     ends = ends + u*(lo + hi)/2
     return [dimension(*a[:3], *e) for a, e in zip(asks, ends)]
 

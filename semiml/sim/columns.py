@@ -10,12 +10,12 @@ __all__ = ['STEP_NM', 'L', 'R', 'UP', 'DOWN', 'VARY', 'MADE', 'look', 'edge_tabl
 import numpy as np
 from .shapes import box, dimension, refuse, rough_edges, rough_field, top_class
 
-# %% ../../nbs/api/23_sim_columns.ipynb #648757bf
+# %% ../../nbs/api/23_sim_columns.ipynb #4c2fc5fe
 STEP_NM = .25 # between the points of an edge; a table holds 1024 of them and repeats after 256 nm
 
 def look(edges, row, s):
     "Linear look-up, as `shapes.along`, in (n, 2, 1024) edges: values, and steps to the next point."
-    f = s*(1/STEP_NM); i = np.floor(f); j = (i.astype(np.int32) & 1023) + row*2048
+    f = s*(1/STEP_NM); i = np.floor(f); j = (i.astype(np.intp) & 1023) + row*2048
     return edges.take(j) + (f-i)*edges.take(j + 1024)
 
 def edge_table(p, rng, n):
@@ -29,7 +29,7 @@ def waves(p, rng, xi_nm=3., hurst=.6):
     tables = [t.astype(np.float32).ravel() for t in (f, right, low, np.roll(right, -1, 0)-right)]
     def wave(x, y, n):
         fx, fy = x*2, y*2; ix, iy = np.floor(fx), np.floor(fy); wx, wy, out = fx-ix, fy-iy, []
-        j = ((iy.astype(np.int32) & 255) << 8) + (ix.astype(np.int32) & 255)
+        j = ((iy.astype(np.intp) & 255) << 8) + (ix.astype(np.intp) & 255) # of the type that take wants: no conversion for each table
         for film in range(n):
             a, b, c, d = (t.take(j) for t in tables); out.append(a + wx*b + wy*(c + wx*d)); j = (j + 40*256) & 65535
         return out
@@ -69,8 +69,20 @@ def bridge(c, i, x, y, y0, y1):
 
 def shown(c, extent): return [i for i, o in enumerate(c["centre"]) if extent[0] <= o <= extent[1]] # numbers of the columns seen
 
-# %% ../../nbs/api/23_sim_columns.ipynb #f88ac9cb
+# %% ../../nbs/api/23_sim_columns.ipynb #7ceae783
 L, R, UP, DOWN = (-1, 0), (1, 0), (0, -1), (0, 1)
+
+def _entered(seen, names, classes):
+    "Where the classes `names` are entered one after the other, from the class at each point of a ray: indices, fewer than names if one is missing."
+    first, out, r = [0, *(np.flatnonzero(seen[1:] != seen[:-1]) + 1).tolist()], [], 0
+    runs = seen[first].tolist() # class after class along the ray
+    for name in names:
+        target, leave = classes.index(name.strip("!")), name[0] == "!"
+        if (runs[r] == target) != leave: break # in it already
+        while r < len(runs) and (runs[r] == target) == leave: r += 1
+        if r == len(runs): break
+        out.append(first[r])
+    return out
 
 def trace(
     draw, classes, rays, # ((x, y), (ux, uy), names): start, direction, and the classes that are entered one after the other; "!name": left
@@ -81,23 +93,26 @@ def trace(
     def ask(i, t): # classes at the distances t (n, m) along the rays i
         at = start[i] + u[i]*t[..., None]
         return top_class(draw(at[..., 0], at[..., 1]), classes)
-    t, jobs = np.arange(0, reach_nm, step_nm), []
-    for i, seen in enumerate(ask(np.arange(len(rays)), np.tile(t, (len(rays), 1))) if len(rays) else []):
-        at = 0
-        for name in rays[i][2]:
-            hit = (seen[at:] == classes.index(name.strip("!"))) != (name[0] == "!")
-            if hit[0] or not hit.any():
-                x, y = start[i, 0]
-                raise refuse(f"no edge of the {name.strip('!')} is found from ({x:.1f}, {y:.1f}) nm, make the parts there thicker or smoother")
-            at += int(hit.argmax()); jobs.append((i, classes.index(name.strip("!")), name[0] == "!", t[at]))
+    t, hits, todo = np.arange(0, reach_nm, step_nm), [[] for _ in rays], np.flatnonzero([len(r[2]) for r in rays])
+    seen = np.zeros((len(todo), 0), np.uint8)
+    for a, b in ((0, 64), (64, 256), (256, len(t))): # most edges are near: few rays have to go far
+        if not len(todo) or a >= len(t): break
+        seen = np.concatenate([seen, ask(todo, np.tile(t[a:b], (len(todo), 1)))], 1)
+        for i, o in zip(todo, seen): hits[i] = _entered(o, rays[i][2], classes)
+        short = np.array([len(hits[i]) < len(rays[i][2]) for i in todo]); todo, seen = todo[short], seen[short]
+    for i in todo[:1]:
+        (x, y), name = start[i, 0], rays[i][2][len(hits[i])].strip("!")
+        raise refuse(f"no edge of the {name} is found from ({x:.1f}, {y:.1f}) nm, make the parts there thicker or smoother")
+    jobs = [(i, classes.index(o.strip("!")), o[0] == "!", t[j]) for i, r in enumerate(rays) for o, j in zip(r[2], hits[i])]
     if not jobs: return [[] for _ in rays]
     i, which, leave, hi = map(np.array, zip(*jobs)); width = step_nm
-    for _ in range(4):
-        fine = hi[:, None] + width*np.linspace(-1, 0, 9)
+    for _ in range(3):
+        fine = hi[:, None] + width*np.linspace(-1, 0, 17)
         first = ((ask(i, fine) == which[:, None]) != leave[:, None]).argmax(1)
-        hi, width = fine[np.arange(len(i)), first], width/8
-    ends = start[i, 0] + u[i, 0]*(hi - width/2)[:, None]
-    return [[tuple(e) for e in ends[i == r]] for r in range(len(rays))]
+        hi, width = fine[np.arange(len(i)), first], width/16
+    ends = (start[i, 0] + u[i, 0]*(hi - width/2)[:, None]).tolist(); out = [[] for _ in rays]
+    for j, e in zip(i.tolist(), ends): out[j].append(tuple(e))
+    return out
 
 def films(i, quantity, names, points): return [dimension(o, i, quantity, a, b) for o, a, b in zip(names, points, points[1:])] # that a ray has crossed
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['coverage', 'coordinates', 'to_image', 'box', 'ellipse', 'smooth_min', 'smooth_max', 'edge_psd', 'rough_edges',
-           'rough_edge', 'rough_field', 'sample', 'along', 'paint', 'top_class', 'dimension', 'edge_errors', 'Scene',
-           'in_view', 'seeds', 'refuse', 'plain', 'save']
+           'rough_edge', 'rough_field', 'sample', 'along', 'paint', 'largest', 'top_class', 'dimension', 'edge_errors',
+           'Scene', 'in_view', 'seeds', 'refuse', 'plain', 'save']
 
 # %% ../../nbs/api/22_sim_shapes.ipynb #287c176f
 import json
@@ -35,11 +35,12 @@ def to_image(x, y, shape, pixel_size_nm, rotation_deg=0, shift_nm=(0, 0)):
     c, s = np.cos(np.radians(rotation_deg)), np.sin(np.radians(rotation_deg))
     return c*x - s*y + shift_nm[0] + shape[1]*pixel_size_nm/2, s*x + c*y + shift_nm[1] + shape[0]*pixel_size_nm/2
 
-# %% ../../nbs/api/22_sim_shapes.ipynb #e17fff00
+# %% ../../nbs/api/22_sim_shapes.ipynb #f11a15d2
 def box(x, y, x0, x1, y0, y1, radius=0.):
     "Signed distance (nm) to a rectangle; `radius` rounds its corners. Exact inside and outside."
     a, b = np.maximum(x0 - x, x - x1) + radius, np.maximum(y0 - y, y - y1) + radius
-    return np.minimum(np.maximum(a, b), 0) + np.hypot(np.maximum(a, 0), np.maximum(b, 0)) - radius
+    inside, a, b = np.minimum(np.maximum(a, b), 0), np.maximum(a, 0), np.maximum(b, 0)
+    return inside + np.sqrt(a*a + b*b) - radius
 
 def ellipse(x, y, cx, cy, rx, ry, angle_deg=0.):
     "Signed distance to an ellipse of half axes `rx`, `ry` (nm): exact for a circle, to first order in the distance otherwise."
@@ -75,45 +76,57 @@ def rough_edge(rng, n:int, step_nm:float, sigma_nm:float, xi_nm:float, hurst:flo
     "(n,) one edge of `n` (even) points, see `rough_edges`."
     return rough_edges(rng, 1, n*step_nm, step_nm, sigma_nm, xi_nm, hurst)[0]
 
-# %% ../../nbs/api/22_sim_shapes.ipynb #321205e7
+# %% ../../nbs/api/22_sim_shapes.ipynb #0b6ab594
 def rough_field(rng, size_nm, step_nm, sigma_nm, xi_nm, hurst)->np.ndarray:
     "(n, n) periodic field in nm, n even: every straight cut has the spectrum `edge_psd` (Mack 2013, isotropic surface). Look it up with `sample`."
-    n = 2*next_fast_len(int(np.ceil(size_nm/step_nm/2)), True); f2 = np.fft.fftfreq(n, step_nm)[:, None]**2 + np.fft.rfftfreq(n, step_nm)**2
-    psd = 4*np.pi*hurst*sigma_nm**2*xi_nm**2/(1 + (2*np.pi*xi_nm)**2*f2)**(hurst+1)
-    return irfft2(rfft2(rng.standard_normal((n, n), np.float32))*(np.sqrt(psd)/step_nm).astype(np.float32), (n, n))
+    n = 2*next_fast_len(int(np.ceil(size_nm/step_nm/2)), True)
+    fy, fx = (f(n, step_nm).astype(np.float32)*float(2*np.pi*xi_nm) for f in (np.fft.fftfreq, np.fft.rfftfreq))
+    z = rng.standard_normal((n, n+2), np.float32).view(np.complex64) # drawn in the Fourier domain
+    z[:, [0, -1]] *= np.sqrt(2) # of these columns the real half stays
+    z *= (1 + fy[:, None]**2 + fx**2)**float(-(hurst+1)/2) # the square root of the spectrum's shape
+    return irfft2(z*float(np.sqrt(2*np.pi*hurst)*sigma_nm*xi_nm*n/step_nm), (n, n), overwrite_x=True)
+
+def _wrap(i, n): return i & (n-1) if n & (n-1) == 0 else i % n # whole numbers modulo n; for a power of two the remainder costs nothing
 
 def sample(field, x, y, step_nm):
     "Bilinear look-up of a periodic (n, m) field of spacing `step_nm` at the points (x, y) in nm: the same roughness on any pixel grid."
-    (n, m), fy, fx = field.shape, np.floor(y/step_nm), np.floor(x/step_nm)
-    wy, wx, i, j = y/step_nm - fy, x/step_nm - fx, fy.astype(np.int64) % n, fx.astype(np.int64) % m
-    i1, j1, flat = (i+1) % n*m, (j+1) % m, field.ravel()
-    top, low = flat[i*m + j], flat[i1 + j]
-    top, low = top + wx*(flat[i*m + j1] - top), low + wx*(flat[i1 + j1] - low)
-    return top + wy*(low - top)
+    (n, m), fx, fy = field.shape, x*(1/step_nm), y*(1/step_nm); j, i = np.floor(fx), np.floor(fy); wx, wy = fx - j, fy - i
+    i, j, flat = _wrap(i.astype(np.intp), n), _wrap(j.astype(np.intp), m), field.ravel()
+    right, low = _wrap(j + 1, m), _wrap(i + 1, n)*m; i *= m
+    a, b, c, d = (flat.take(k) for k in (i + j, i + right, low + j, low + right))
+    a += wx*(b - a); c += wx*(d - c)
+    return a + wy*(c - a)
 
 def along(table, k, s, step_nm):
     "Linear look-up in a (n_edges, n) table of periodic edges: edge `k` (an integer array) at the distance `s` (nm) along it."
-    n = table.shape[1]; f = np.floor(s/step_nm); i = f.astype(np.int64) % n; w = s/step_nm - f
-    flat, row = table.ravel(), k*n; a = flat[row + i]
-    return a + w*(flat[row + (i+1) % n] - a)
+    n = table.shape[1]; f = s*(1/step_nm); i = np.floor(f); w = f - i
+    i, flat, row = _wrap(i.astype(np.intp), n), table.ravel(), k*n
+    a, b = flat.take(row + i), flat.take(row + _wrap(i + 1, n))
+    return a + w*(b - a)
 
-# %% ../../nbs/api/22_sim_shapes.ipynb #fa66ad8f
+# %% ../../nbs/api/22_sim_shapes.ipynb #23804193
 def paint(layers:list, classes:list, pixel_size_nm:float)->np.ndarray:
     "(len(classes), H, W) float32: the share of each pixel that each class covers; the shares of a pixel sum to 1."
     shape = next(np.shape(d) for _, d in layers if d is not None)
     out, left = np.zeros((len(classes), *shape), np.float32), np.ones(shape, np.float32)
     for name, d in reversed(layers): # from the top: what is covered already stays as it is
-        here = left if d is None else left*coverage(d, pixel_size_nm).astype(np.float32)
+        here = left if d is None else left*coverage(d, pixel_size_nm).astype(np.float32, copy=False)
         out[classes.index(name)] += here
         left = left - here
     return out
 
+def largest(fractions)->np.ndarray:
+    "(H, W) uint8: the class with the largest share of each pixel, the first of equal ones. `fractions.argmax(0)`, but most pixels are clear at a glance."
+    out = np.full(fractions.shape[1:], 255, np.uint8)
+    for k, f in enumerate(fractions): np.copyto(out, k, where=f > .5)
+    rest = out == 255
+    out[rest] = fractions[:, rest].argmax(0)
+    return out
+
 def top_class(layers:list, classes:list)->np.ndarray:
     "(H, W) uint8: the class seen at each point (not the area of a pixel)."
-    out = None
-    for name, d in layers:
-        if out is None: out = np.full(np.shape(layers[-1][1]), classes.index(name), np.uint8)
-        else: out = np.where(d < 0, np.uint8(classes.index(name)), out)
+    out = np.full(np.shape(layers[-1][1]), classes.index(layers[0][0]), np.uint8)
+    for name, d in layers[1:]: np.copyto(out, classes.index(name), where=d < 0)
     return out
 
 # %% ../../nbs/api/22_sim_shapes.ipynb #a4a401f4

@@ -6,7 +6,7 @@
 __all__ = ['MODULES', 'TOOL', 'VIEW', 'BLACK', 'WHITE', 'modules', 'settings', 'scattering', 'imaging', 'scene', 'annotate',
            'finfet', 'simulate', 'calibrate']
 
-# %% ../../nbs/api/26_sim_tem.ipynb #aab4b0ee
+# %% ../../nbs/api/26_sim_tem.ipynb #88b73b30
 import numpy as np, torch
 from tqdm.auto import tqdm
 from .. import physics
@@ -17,7 +17,7 @@ from ..filters import one_thread
 from .defects import DEFECTS, FOREIGN, add_defect
 from .logic import LOGIC
 from .nand import NAND
-from .shapes import Scene, coordinates, in_view, paint, refuse, save, seeds
+from .shapes import Scene, coordinates, in_view, largest, paint, refuse, save, seeds
 
 # %% ../../nbs/api/26_sim_tem.ipynb #cb1a21e8
 MODULES = LOGIC | DRAM | NAND | COPPER
@@ -58,25 +58,26 @@ def settings(
         if not lo <= v <= hi: raise refuse(f"{k}={v:g} must " + ("be above 0" if lo == 1e-6 and v <= 0 else f"lie between {lo:g} and {hi:g}"))
     return p
 
-# %% ../../nbs/api/26_sim_tem.ipynb #15e75c4b
+# %% ../../nbs/api/26_sim_tem.ipynb #37a5b55f
 def scattering(name, at, p, px, fields, g, modality="BF"):
     "(scatter, factor), both (n,): what grains do to the exponent, and crystals and speckle to the intensity, of one material in the pixels `at`."
-    m, tex, (speckle, mottle) = physics.MATERIALS[name], p["texture"], (o.flatten()[at] for o in fields)
-    keep = float(physics.crystal_fraction(p["lamella_nm"], p["damage_nm"])) # the amorphous surfaces do not diffract
+    m, tex, (speckle, mottle) = physics.MATERIALS[name], p["texture"], fields
+    def pick(field): return field.flatten().index_select(0, at)
     if name == "void": return 1., 1.
-    if m["kind"] == "amorphous": return 1., 1 + .043*tex*speckle
+    if m["kind"] == "amorphous": return 1., 1 + .043*tex*pick(speckle)
+    keep = float(physics.crystal_fraction(p["lamella_nm"], p["damage_nm"])) # the amorphous surfaces do not diffract
     if m["kind"] == "crystal": # one orientation, bent a little over the image
-        shade = physics.smooth_field(fields[0].shape, 12/px, g).flatten()[at]
-        return 1., (1 + ((p["crystal"]-1)*keep if modality == "BF" else 0))*(1 + tex*(.05*keep*shade + .01*speckle))
-    grain = mottle
+        shade = 1 + tex*(.05*keep*physics.smooth_field(speckle.shape, 12/px, g) + .01*speckle)
+        return 1., (1 + ((p["crystal"]-1)*keep if modality == "BF" else 0))*pick(shade)
+    grain = pick(mottle)
     if m["grain_nm"] > 5: # the rows that the material is in
-        w = fields[0].shape[1]; first = int(at[0])//w; rows = int(at[-1])//w + 1 - first # `at` ascends
-        grain = .6*mottle + .8*physics.grains((rows, w), max(m["grain_nm"]/px, 1), g).flatten()[at - first*w]
+        w = mottle.shape[1]; first = int(at[0])//w; rows = int(at[-1])//w + 1 - first # `at` ascends
+        grain = .6*grain + .8*physics.grains((rows, w), max(m["grain_nm"]/px, 1), g).flatten().index_select(0, at - first*w)
     if m["mu"] < .01 and modality == "BF": # light crystals: a grain near a zone axis loses most of its intensity to diffraction
         lo, hi = m["contrast"]
         return 1., 1 + tex*keep*(hi + (lo-hi)*torch.special.ndtr(grain - .9) - 1)
     strength = .04 + .3*min(m["grain_nm"]/8, 1)**2 # heavy ones: more or less scattering; small grains average out along the beam
-    return torch.exp((1 if modality == "BF" else .2)*strength*tex*grain), 1 + .02*tex*speckle
+    return torch.exp((1 if modality == "BF" else .2)*strength*tex*grain), 1 + .02*tex*pick(speckle)
 
 def imaging(
     fractions, # (M, H, W) share of each material in each pixel, array or tensor
@@ -86,20 +87,20 @@ def imaging(
 )->np.ndarray: # (H, W) float32, 8-bit gray units
     "A TEM image of a material map. Simulator only, not validated on fab data."
     f, px, g = torch.as_tensor(fractions, dtype=torch.float32), pixel_size_nm, physics.seeded(seed)
-    shape = tuple(f.shape[-2:]); top = max(physics.MATERIALS[m]["haadf"] for m, o in zip(materials, f) if bool(o.any()))
+    shape, bright = tuple(f.shape[-2:]), modality == "BF"
     t = p["lamella_nm"] + physics.wedge(shape, px, p["wedge_nm_per_100nm"])
-    if p["curtain"]: t = t + p["lamella_nm"]*physics.curtains(f[list(hard) or [0]].sum(0), px, p["curtain"], 2., g)
+    if p["curtain"]: t = t + p["lamella_nm"]*physics.curtains(sum(f[i] for i in list(hard) or [0]), px, p["curtain"], 2., g)
     if p["redeposition_nm"]: t = t + physics.redeposition(shape, p["redeposition_nm"], 40/px, g)
-    t = t.clamp(min=0).flatten(); I = torch.zeros(len(t))
-    fields = [physics.smooth_field(shape, max(o/px, .01), g) for o in (.4, 1.5)] # phase contrast; small grains that overlap along the beam
+    fields, parts, top = [physics.smooth_field(shape, max(o/px, .01), g) for o in (.4, 1.5)], [], 0. # phase contrast; small grains that overlap along the beam
     for share, name in zip(f.flatten(1), materials): # most pixels hold one material: work where it is
-        at = share.nonzero()[:, 0]
+        at = torch.from_numpy(np.flatnonzero(share.numpy() > 0))
         if not len(at): continue
-        m, (scatter, factor) = physics.MATERIALS[name], scattering(name, at, p, px, fields, g, modality)
-        part = (share[at]*factor)[None, None]
-        if modality == "BF": seen = physics.bright_field(part, t[at][None], (m["mu"]*scatter*torch.ones(len(at)))[None, None])
-        else: seen = physics.haadf(part*scatter, t[at][None], [m["haadf"]])/(top*p["lamella_nm"]/50)*.8 # room above the brightest, for its grains
-        I.index_add_(0, at, seen[0])
+        m, (scatter, factor) = physics.MATERIALS[name], scattering(name, at, p, px, fields, g, modality); top = max(top, m["haadf"])
+        parts.append((at, share.index_select(0, at)*factor, (m["mu" if bright else "haadf"]*torch.as_tensor(scatter)).expand(len(at))))
+    at, part, strength = (torch.cat(o) for o in zip(*parts)); t = t.clamp(min=0).flatten().index_select(0, at)
+    seen = (physics.bright_field if bright else physics.haadf)(part[None, None], t[None], strength[None, None])[0]
+    if not bright: seen = seen/(top*p["lamella_nm"]/50)*.8 # room above the brightest, for its grains
+    I = torch.zeros(shape).view(-1).index_add_(0, at, seen)
     lean = p["lamella_nm"]*np.sin(np.radians(p["tilt_deg"])) # a wall that leans by this is smeared over it, a drift over its path; of a path L the variance is L^2/12
     along, down = (np.sqrt(p["blur_nm"]**2 + o/12)/px for o in (lean**2 + (.8*p["drift_nm"])**2, (.6*p["drift_nm"])**2))
     n = p["dose_e_per_px"]*(p["glare"] + (1-p["glare"])*physics.gaussian_blur(I.view(shape), (down, along)))
@@ -108,7 +109,7 @@ def imaging(
     gray = (BLACK + WHITE/p["dose_e_per_px"]*n).numpy()
     return (np.clip(np.rint(gray), 0, 255) if noise else gray).astype(np.float32)
 
-# %% ../../nbs/api/26_sim_tem.ipynb #e771fca7
+# %% ../../nbs/api/26_sim_tem.ipynb #2df1ec2d
 def scene(
     module:str="finfet_gate", seed=0, # One of `modules()`; an integer, a tuple of integers, or a numpy Generator to draw one from
     process:str="A", lamella=None, # A, B or C; seed of the lamella, like `seed`, None: the same as `seed`
@@ -134,8 +135,8 @@ def scene(
     jitter = 0.
     if modality == "HAADF" and p["jitter_nm"]: jitter = physics.jitter(shape, p["jitter_nm"]/px, .7, physics.seeded((3, *seed))).numpy() # the beam, not the device, is displaced
     xy = coordinates(shape, px, **view, dx_px=jitter); classes = m["classes"]
-    fractions = paint(draw(*xy), classes, px); mask = fractions.argmax(0).astype(np.uint8); wrong = None
-    if defect != "none": wrong = np.where(mask != paint(clean(*xy), classes, px).argmax(0), DEFECTS.index(defect), 0).astype(np.uint8)
+    fractions = paint(draw(*xy), classes, px); mask = largest(fractions); wrong = None
+    if defect != "none": wrong = np.where(mask != largest(paint(clean(*xy), classes, px)), DEFECTS.index(defect), 0).astype(np.uint8)
     made = m["materials"][process] | dict(void="void", foreign=FOREIGN.get(defect, "C"))
     with one_thread(): image = imaging(fractions, [made[c] for c in classes], p, (4, *seed), px, [classes.index(c) for c in m["hard"]], modality)
     if overlay: image = annotate(image, px, f"{module} {process} {seed[-1]:04d}")
