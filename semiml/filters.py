@@ -12,7 +12,7 @@ import numpy as np, torch
 import torch.nn.functional as F
 from .core import BadInput
 
-# %% ../nbs/api/19_filters.ipynb #6fabaca3
+# %% ../nbs/api/19_filters.ipynb #59b8c262
 def _check(name, v, lo=0., hi=math.inf, do="choose a value in that range"):
     "Raise `BadInput` where the number or tensor `v` leaves lo to hi or is NaN."
     if not isinstance(v, float) and not torch.is_tensor(v): v = torch.as_tensor(v) if np.ndim(v) else float(v)
@@ -35,10 +35,14 @@ def _randn(shape, generator, device=None):
     "White noise where the generator lives (or on `device`), from the generator (or torch's global state)."
     return torch.randn(shape, generator=generator, device=device or (generator.device if generator else "cpu"))
 
+def _size(shape):
+    "(H, W) of images of this shape. Raises `BadInput`."
+    if len(shape) < 2: raise BadInput(f"the shape {tuple(shape)} is not that of an image: give (..., height, width)")
+    return shape[-2:]
+
 def _axes(shape, device=None):
     "Rows (..., H, 1) and columns (..., 1, W) of images of this shape, in pixels. Raises `BadInput`."
-    if len(shape) < 2: raise BadInput(f"the shape {tuple(shape)} is not that of an image: give (..., height, width)")
-    *lead, h, w = shape
+    (h, w), lead = _size(shape), shape[:-2]
     r, c = torch.arange(h, device=device).float(), torch.arange(w, device=device).float()
     return r[:, None].expand(*lead, h, 1), c.expand(*lead, 1, w)
 
@@ -146,10 +150,10 @@ def warp(
     if mode != "bicubic": return sample(y, c, mode)
     return (2 * sample(y, c, "bicubic") + sample(ease(y), ease(c), "bilinear")) / 3 # torch's a = -3/4 and a = 0 make a = -1/2
 
-# %% ../nbs/api/19_filters.ipynb #9568d455
+# %% ../nbs/api/19_filters.ipynb #17bcbc37
 def _few_waves(h, w, length, lead, generator):
-    """`smooth_field` where the field is so smooth that few frequencies matter: the Gaussian spectrum is a product of one along the rows and one along the
-    columns, and so is its Fourier basis. Two small matrix products instead of transforms of the whole image."""
+    """`smooth_field` where the field is so smooth that few frequencies matter: the Gaussian spectrum is a product of one along the rows and one
+    along the columns, and so is its Fourier basis. Two small matrix products instead of transforms of the whole image."""
     n = math.ceil(.9 / float(length.min()) * max(h, w)) # beyond, the amplitude is below 1e-7
     def basis(m):
         k = torch.arange(1, min(n, (m - 1) // 2) + 1, device=length.device)
@@ -181,7 +185,7 @@ def smooth_field(
     device=None # None: where the generator lives
 )->torch.Tensor: # (..., H, W), mean 0 exactly, expected mean square 1 exactly
     "Gaussian random fields, periodic, with the correlation exp(-r^2 / 4 length^2). Raises `BadInput`."
-    _axes(shape); h, w = shape[-2:]
+    h, w = _size(shape)
     device = device or (generator.device if generator is not None else None)
     length = _p(length_px, torch.empty((*shape[:-2], 1, 1), device=device), "length_px", 0.)
     length = length.clamp(max=1.4 * max(h, w)) # beyond, only the lowest wave is left, and its amplitude would underflow
@@ -201,7 +205,7 @@ def elastic(
     _check("amplitude_px/length_px", a / _p(length_px, dy), 0., 1/3, "use a smaller amplitude or a longer length, or the image folds over itself")
     return a * dy, a * dx
 
-# %% ../nbs/api/19_filters.ipynb #f043334b
+# %% ../nbs/api/19_filters.ipynb #c2bcb727
 def grains(
     shape, # (..., H, W)
     size_px, # number or (...), at least 1: the mean grain area is its square
@@ -218,14 +222,17 @@ def grains(
     y, x = row / size + 1 + u[2, ..., :1, :1], col / size + 1 + u[3, ..., :1, :1] # in cells; the lattice starts at a random phase
     iy, ix = y.floor(), x.floor()
     fy, fx = y - iy - .5, x - ix - .5
-    # the lattice is upright: first look up the columns, in a table with one row a row of cells, then copy whole rows of that
+    # The lattice is upright: look up the columns first, in tables with a line for each row of cells, then copy whole lines
     first = torch.arange(math.prod(lead), device=row.device).view(*lead, 1) * n[0] + iy[..., 0].long()
-    def columns(table, ox): return table.gather(-1, (ix.long() + ox).expand(*lead, n[0], shape[-1])).reshape(-1, shape[-1])
-    sides = [(columns(py, ox), (columns(px, ox) - (fx - ox).expand(*lead, n[0], -1).reshape(-1, shape[-1]))**2, columns(value, ox)) for ox in (-1, 0, 1)]
-    best, out = None, None
+    def columns(table, ox): return table.gather(-1, (ix.long() + ox).expand(*lead, n[0], shape[-1]))
+    sides = [[o.reshape(-1, shape[-1]) for o in (columns(py, ox), (columns(px, ox) - (fx - ox))**2)] for ox in (-1, 0, 1)]
+    best = None
     for oy in (-1, 0, 1):
         rows, at = (first + oy).view(-1), (fy - oy).reshape(-1, 1)
-        for py_, dx2, value_ in sides:
-            d, v = py_.index_select(0, rows).sub_(at).square_().add_(dx2.index_select(0, rows)), value_.index_select(0, rows)
-            best, out = (d, v) if best is None else (torch.minimum(best, d), torch.where(d < best, v, out))
-    return out.view(*lead, *shape[-2:])
+        for ox, (dy, dx2) in zip((-1, 0, 1), sides):
+            d = dy.index_select(0, rows).sub_(at).square_().add_(dx2.index_select(0, rows))
+            d = d.view(torch.int32).bitwise_and_(-16).bitwise_or_(4*(oy + 1) + ox + 1) # whose it is, in the last bits: floats sort like integers
+            best = d if best is None else torch.minimum(best, d)
+    best = best.view(*lead, *shape[-2:])
+    which = first[..., None] * n[1] + ix.long() + ((best >> 2 & 3) - 1) * n[1] + (best & 3) - 1
+    return value.flatten().index_select(0, which.flatten()).view(which.shape)

@@ -96,7 +96,7 @@ def redeposition(shape, amount_nm, length_px, generator=None, device=None)->torc
     z = smooth_field(shape, length_px, generator, device)
     return _p(amount_nm, z, "amount_nm", 0.) * torch.exp(z / 2 - 1/8)
 
-# %% ../nbs/api/20_physics.ipynb #576508b7
+# %% ../nbs/api/20_physics.ipynb #43d9c967
 def curtains(
     source, # (..., H, W), 0 to 1: the share of hard material or void in each pixel
     pixel_size_nm, # number or (dy, dx)
@@ -108,7 +108,7 @@ def curtains(
     nm, along the beam, which comes from the top; a source acts on the columns straight below it. Raises `BadInput`."""
     (dy, dx), (h, w) = _yx(pixel_size_nm), source.shape[-2:]
     lean, amount = _p(lean_deg, source, "lean_deg", 0., 45.), _p(amount, source, "amount", 0., 1.)
-    lead = torch.broadcast_shapes(source.shape[:-2], lean.shape[:-2], amount.shape[:-2])
+    lead = (source[..., :1, :1] + lean + amount).shape[:-2]
     def rand(*s): return torch.rand((*lead, *s), generator=generator, device=source.device)
     slope = torch.tan(lean * (math.pi / 180) * (2 * rand(1, 1) - 1)) * (dy / dx) # columns a row
     margin = math.ceil(h * float(slope.abs().max())) + 1
@@ -131,22 +131,24 @@ def curtain_image(image, change)->torch.Tensor:
     _check("the transmission image", image, 1e-30, 1., "scale it so that vacuum is 1 and keep it above 0")
     return image ** (1 + change)
 
-# %% ../nbs/api/20_physics.ipynb #bdc5cf9c
+# %% ../nbs/api/20_physics.ipynb #c93f3b8a
 def _electrons(mean_e, name="mean_e"):
     _check(name, mean_e, -.01, do="an expected count cannot be negative, clamp the image at 0 first") # above that it is rounding
     return mean_e.clamp(min=0)
 
-_MANY_E = 20 # from so many expected electrons on, a count is made of one normal number
+_MANY_E = 10 # from so many expected electrons on, a count is made of one normal number
 
 def _at_quantile(mean, z):
-    """The Poisson count at the quantile of the normal number `z`, for 20 or more expected: the expansion of Cornish and Fisher (1938) to its third term,
-    with Sheppard's correction (1/12) for the rounding."""
+    """The Poisson count at the quantile of the normal number `z`, for 10 or more expected: the expansion of Cornish and Fisher (1938) to its third
+    term, with Sheppard's correction (1/12) for the rounding."""
     s, z2 = (mean - 1/12).clamp(min=1).sqrt(), z * z
     return (mean + s * z + (z2 - 1) / 6 + z * (1 - z2) / (72 * s)).round().clamp(min=0)
 
 def _poisson(mean, generator):
     "Poisson counts: many at their quantile, few one by one."
-    n, few = _at_quantile(mean, _randn(mean.shape, generator, mean.device).to(mean.dtype)), mean < _MANY_E
+    few = mean < _MANY_E
+    if few.all(): return torch.poisson(mean, generator=generator)
+    n = _at_quantile(mean, _randn(mean.shape, generator, mean.device).to(mean.dtype))
     if few.any(): n[few] = torch.poisson(mean[few], generator=generator)
     return n
 
@@ -176,7 +178,7 @@ def row_noise(x, sigma, generator=None)->torch.Tensor:
     "`x` (..., H, W) plus an offset of rms `sigma` (number or (...)) a row: the read-out amplifier's slow noise. Raises `BadInput`."
     return x + _p(sigma, x, "sigma", 0.) * _randn((*x.shape[:-1], 1), generator, x.device)
 
-# %% ../nbs/api/20_physics.ipynb #261569fa
+# %% ../nbs/api/20_physics.ipynb #72762452
 def _hot(e, share, hot_e, generator):
     """`e` (..., H, W) with a `share` of hot pixels that hold 0 to 2 `hot_e` more. They are few, so their places are drawn, not all pixels asked: with
     -log(1 - share) hits expected a pixel, a pixel is hit at least once with the probability `share`, and no matter how often."""
@@ -209,7 +211,7 @@ def camera(
     if used(hot_share): e = _hot(e, p(hot_share, "hot_share", 1.), p(hot_e, "hot_e"), generator)
     e = p(gain, "gain") * e
     if not used(flat_sigma) and not used(read_adu): return e
-    rms = torch.hypot(p(flat_sigma, "flat_sigma") * e, p(read_adu, "read_adu")) # two normal numbers, new in each pixel, add up to one
+    rms = ((p(flat_sigma, "flat_sigma") * e)**2 + p(read_adu, "read_adu")**2).sqrt() # two normal numbers, new in each pixel, add up to one
     return e + rms * _randn(e.shape, generator, e.device)
 
 # %% ../nbs/api/20_physics.ipynb #d6f72acf

@@ -115,10 +115,10 @@ def joined(d, h:dict, x, y, merged, width:float, radius:float=4.):
     l = float(np.hypot(bx-ax, by-ay)); c, s = (bx-ax)/l, (by-ay)/l
     return smooth_min(d, box(c*(x-ax) + s*(y-ay), c*(y-ay) - s*(x-ax), 0., l, -width/2, width/2), radius)
 
-# %% ../../nbs/api/22_sim_cells.ipynb #3901d0fb
+# %% ../../nbs/api/22_sim_cells.ipynb #cdd1e423
 def waves(p:dict, rng, extent:tuple, first=None):
-    """w(x, y): complex, both parts films' waviness, which repeats after 256 nm (128 for small extents); `first`=(sigma, xi, H) of the real part instead,
-    for the rough contours of a plan view."""
+    """w(x, y): complex, both parts films' waviness, which repeats after 256 nm (128 for small extents); `first`=(sigma, xi, H) of the real part
+    instead, for the rough contours of a plan view."""
     size, film = max(extent[1]-extent[0], extent[3]-extent[2]), (p["waviness_nm"], 3., .8)
     a, b = (rough_field(rng, 128. if size < 96 else 256., 1., *o) for o in (first or film, film))
     field = (a + 1j*b).astype(np.complex64)
@@ -130,7 +130,7 @@ def in_parts(layers):
     def draw(x, y, missing=None, merged=None):
         x, y = np.broadcast_arrays(x, y)
         if x.size <= 16384: return layers(x, y, missing, merged)
-        step, out = max(1, 8192*len(x)//x.size), None
+        step, out = max(1, 16384*len(x)//x.size), None
         for i in range(0, len(x), step):
             here = layers(x[i:i+step], y[i:i+step], missing, merged)
             if out is None: out = [(c, None if d is None else np.empty(x.shape, np.float32)) for c, d in here]
@@ -139,7 +139,7 @@ def in_parts(layers):
         return out
     return draw
 
-# %% ../../nbs/api/22_sim_cells.ipynb #0794bde2
+# %% ../../nbs/api/22_sim_cells.ipynb #50d4f118
 def spans(
     draw, asks:list, # (feature, index, quantity, start, end, classes between): start and end (x, y) where the edges must be, about
     reach_nm:float=2.5, step_nm:float=.1 # How far from there to look along the line, and in which steps
@@ -151,7 +151,7 @@ def spans(
     which, names = np.arange(len(asks))[:, None, None], list(dict.fromkeys(c for a in asks for c in a[5])) # all else is number 0
     inside = np.array([[False] + [c in a[5] for c in names] for a in asks])
     def within(s): # (n, 2, m) distances from the guess to booleans
-        e = ends[..., None] + u[..., None]*s[:, :, None]
+        e = (ends[..., None] + u[..., None]*s[:, :, None]).astype(np.float32)
         layers = [(c if c in names else "", d) for c, d in draw(e[:, :, 0], e[:, :, 1])]
         return inside[which, top_class(layers, ["", *names])]
     s = np.broadcast_to(np.arange(-reach_nm, reach_nm, step_nm), (len(asks), 2, int(np.ceil(2*reach_nm/step_nm))))

@@ -10,7 +10,7 @@ __all__ = ['STEP_NM', 'L', 'R', 'UP', 'DOWN', 'VARY', 'MADE', 'look', 'edge_tabl
 import numpy as np
 from .shapes import box, dimension, refuse, rough_edges, rough_field, top_class
 
-# %% ../../nbs/api/23_sim_columns.ipynb #4c2fc5fe
+# %% ../../nbs/api/23_sim_columns.ipynb #01f97b93
 STEP_NM = .25 # between the points of an edge; a table holds 1024 of them and repeats after 256 nm
 
 def look(edges, row, s):
@@ -26,12 +26,13 @@ def edge_table(p, rng, n):
 def waves(p, rng, xi_nm=3., hurst=.6):
     "wave(x, y, n): n gentle film roughnesses (nm), n up to 4, from one field of waviness_nm looked up 20 nm apart: too far to know of each other."
     f = p["waviness_nm"]*rough_field(rng, 128, .5, 1, xi_nm, hurst); right, low = np.roll(f, -1, 1)-f, np.roll(f, -1, 0)-f
-    tables = [t.astype(np.float32).ravel() for t in (f, right, low, np.roll(right, -1, 0)-right)]
+    tables = [np.concatenate([t, t[:120]]).astype(np.float32).ravel() for t in (f, right, low, np.roll(right, -1, 0)-right)]
     def wave(x, y, n):
-        fx, fy = x*2, y*2; ix, iy = np.floor(fx), np.floor(fy); wx, wy, out = fx-ix, fy-iy, []
+        wx, wy = x*2, y*2; ix, iy, out = np.floor(wx), np.floor(wy), []; wx -= ix; wy -= iy
         j = ((iy.astype(np.intp) & 255) << 8) + (ix.astype(np.intp) & 255) # of the type that take wants: no conversion for each table
         for film in range(n):
-            a, b, c, d = (t.take(j) for t in tables); out.append(a + wx*b + wy*(c + wx*d)); j = (j + 40*256) & 65535
+            a, b, c, d = (t[film*40*256:].take(j) for t in tables)
+            d *= wx; d += c; d *= wy; b *= wx; a += b; a += d; out.append(a)
         return out
     return wave
 
@@ -69,19 +70,18 @@ def bridge(c, i, x, y, y0, y1):
 
 def shown(c, extent): return [i for i, o in enumerate(c["centre"]) if extent[0] <= o <= extent[1]] # numbers of the columns seen
 
-# %% ../../nbs/api/23_sim_columns.ipynb #7ceae783
+# %% ../../nbs/api/23_sim_columns.ipynb #58514403
 L, R, UP, DOWN = (-1, 0), (1, 0), (0, -1), (0, 1)
 
-def _entered(seen, names, classes):
-    "Where the classes `names` are entered one after the other, from the class at each point of a ray: indices, fewer than names if one is missing."
-    first, out, r = [0, *(np.flatnonzero(seen[1:] != seen[:-1]) + 1).tolist()], [], 0
-    runs = seen[first].tolist() # class after class along the ray
+def _entered(runs, names, classes):
+    "Where the classes `names` are entered one after the other, given the `runs` (index, class) along a ray: indices, fewer if one is missing."
+    out, r = [], 0
     for name in names:
         target, leave = classes.index(name.strip("!")), name[0] == "!"
-        if (runs[r] == target) != leave: break # in it already
-        while r < len(runs) and (runs[r] == target) == leave: r += 1
+        if (runs[r][1] == target) != leave: break # in it already
+        while r < len(runs) and (runs[r][1] == target) == leave: r += 1
         if r == len(runs): break
-        out.append(first[r])
+        out.append(runs[r][0])
     return out
 
 def trace(
@@ -91,14 +91,16 @@ def trace(
     "Where rays cross the boundaries of a drawing. Raises `BadInput`."
     start, u = (np.array([r[i] for r in rays], float).reshape(-1, 1, 2) for i in (0, 1))
     def ask(i, t): # classes at the distances t (n, m) along the rays i
-        at = start[i] + u[i]*t[..., None]
-        return top_class(draw(at[..., 0], at[..., 1]), classes)
+        x, y = ((start[i, :, k] + u[i, :, k]*t).astype(np.float32) for k in (0, 1))
+        return top_class(draw(x, y), classes)
     t, hits, todo = np.arange(0, reach_nm, step_nm), [[] for _ in rays], np.flatnonzero([len(r[2]) for r in rays])
     seen = np.zeros((len(todo), 0), np.uint8)
     for a, b in ((0, 64), (64, 256), (256, len(t))): # most edges are near: few rays have to go far
         if not len(todo) or a >= len(t): break
         seen = np.concatenate([seen, ask(todo, np.tile(t[a:b], (len(todo), 1)))], 1)
-        for i, o in zip(todo, seen): hits[i] = _entered(o, rays[i][2], classes)
+        runs, changes = [[(0, k)] for k in seen[:, 0].tolist()], np.nonzero(seen[:, 1:] != seen[:, :-1])
+        for r, j, k in zip(*(o.tolist() for o in (*changes, seen[:, 1:][changes]))): runs[r].append((j+1, k))
+        for i, o in zip(todo, runs): hits[i] = _entered(o, rays[i][2], classes)
         short = np.array([len(hits[i]) < len(rays[i][2]) for i in todo]); todo, seen = todo[short], seen[short]
     for i in todo[:1]:
         (x, y), name = start[i, 0], rays[i][2][len(hits[i])].strip("!")

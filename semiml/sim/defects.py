@@ -36,7 +36,7 @@ def candidates(draw, names:list, rng, extent:tuple, n:int=4000)->tuple:
     if not ok.any(): raise BadInput(f"no {' or '.join(names)} lies in the middle of the field, make shape larger or choose another defect")
     return x[0, ok], y[0, ok], depth.min(0)[ok], np.array(names)[best[ok]]
 
-# %% ../../nbs/api/26_sim_defects.ipynb #092d7d5d
+# %% ../../nbs/api/26_sim_defects.ipynb #8b2700dd
 def _blob(rng, cx, cy, rx, ry, rough=.12):
     "Distance to an irregular rounded body."
     f = rough_field(rng, 64, .5, rough*min(rx, ry), max(min(rx, ry)*.6, 1), .8)
@@ -80,15 +80,19 @@ def _contamination(draw, module, rng, extent, scale):
 def _interface(draw, module, rng, extent, scale):
     x, y, depth, cls = candidates(draw, module["classes"][:-2], rng, extent)
     first = draw(x[None, :1].astype(np.float32), y[None, :1].astype(np.float32))[0][0] # the background has no surface of its own
-    near = np.flatnonzero((depth > np.quantile(depth, .9)) & (cls != first))
-    i = rng.choice(near if len(near) else len(x)); t, r, name = rng.uniform(.7, 1.6)*scale, rng.uniform(12, 25)*scale, str(cls[i])
-    def wrong(u, v):
-        out, window = [], np.hypot(u - x[i], v - y[i]) - r
-        for c, d in draw(u, v): # a thin film around the class, under it and over what came before
-            if c == name and d is not None: out.append(("foreign", smooth_max(d - t, window, 2*t)))
-            out.append((c, d))
-        return out
-    return wrong
+    near = np.flatnonzero((depth > np.quantile(depth, .9)) & (cls != first)); t, r = rng.uniform(.7, 1.6)*scale, rng.uniform(12, 25)*scale
+    at = x[None].astype(np.float32), y[None].astype(np.float32); clean = top_class(draw(*at), module["classes"])
+    def film(i):
+        def wrong(u, v):
+            out, window = [], np.hypot(u - x[i], v - y[i]) - r
+            for c, d in draw(u, v): # a thin film around the class, under it and over what came before
+                if c == cls[i] and d is not None: out.append(("foreign", smooth_max(d - t, window, 2*t)))
+                out.append((c, d))
+            return out
+        return wrong
+    for i in rng.permutation(near if len(near) else len(x))[:50]: # a class whose surface lies under others shows no film
+        if (top_class(film(i)(*at), module["classes"]) != clean).any(): return film(i)
+    raise BadInput("defect='interface': no surface in the middle of the field shows a film, make shape larger or choose another defect")
 
 def _feature(how):
     def defect(draw, module, rng, extent, scale):

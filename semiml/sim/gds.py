@@ -48,7 +48,7 @@ def _whole(data): # do the records (length, type, content) follow one another up
         at += n
     return False
 
-# %% ../../nbs/api/27_sim_gds.ipynb #34204ca0
+# %% ../../nbs/api/27_sim_gds.ipynb #452f9026
 def read_gds(
     path, cell:str=None, # The file; name of the cell. None: the only top cell
     layer:int=None # GDS layer. None: all
@@ -70,6 +70,9 @@ def read_gds(
     every = found[cell].get_polygons(); shapes = [o for o in every if layer in (None, o.layer)]
     if not shapes: raise BadInput(f"{path}: cell {cell!r} holds no polygons on layer {layer}, it has {sorted({o.layer for o in every})}")
     points = [np.round(o.points, 3)*[1, -1] + 0. for o in shapes]; bars = [_bars(o) for o in points]; far = np.concatenate(points)
-    items = [("contact" if len(b) == 1 and np.ptp(np.ptp(o, axis=0)) == 0 else "wire", b) for o, b in zip(points, bars) if b is not None]
-    out = drawing(cell, items, (*far.min(0).tolist(), *far.max(0).tolist()), {})
+    kinds, own = [], [np.zeros((0, 4))]
+    for o, b in zip(points, bars):
+        if b is not None: own.append(b); kinds.append("contact" if len(b) == 1 and np.ptp(np.ptp(o, axis=0)) == 0 else "wire")
+    owner = np.repeat(np.arange(len(kinds)), [len(b) for b in own[1:]])
+    out = drawing(cell, kinds, np.concatenate(own), owner, (*far.min(0).tolist(), *far.max(0).tolist()), {})
     return out | dict(polygons=[o for o, b in zip(points, bars) if b is None])

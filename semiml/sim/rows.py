@@ -6,8 +6,9 @@
 __all__ = ['STEP', 'rough_table', 'look_up', 'waves_of', 'row_of', 'wall_distance', 'bridge', 'trench', 'seen_in', 'wall_at',
            'cd_dims', 'film_dims', 'upright', 'solve', 'finish', 'entry', 'example']
 
-# %% ../../nbs/api/25_sim_rows.ipynb #4cc6074e
+# %% ../../nbs/api/25_sim_rows.ipynb #633fdab9
 import numpy as np
+from .cells import in_parts
 from .shapes import box, smooth_min, smooth_max, rough_edges, dimension, refuse
 
 # %% ../../nbs/api/25_sim_rows.ipynb #62481190
@@ -125,7 +126,7 @@ def film_dims(row, i, name, tags, depth_nm, t_nm, y, floor=True):
 
 def upright(name, i, what, x, y0, tag0, y1, tag1): return name, i, what, (tag0, x, y0), (tag1, x, y1)
 
-# %% ../../nbs/api/25_sim_rows.ipynb #3373cd6f
+# %% ../../nbs/api/25_sim_rows.ipynb #024f5135
 def solve(parts, wanted, pitch_of):
     """Dimensions whose ends are roots of the drawn distances. Each is (feature, index, quantity, (layer, x, y), (layer, x, y)) with a guess of both
     points, which move along their line to the zero of that layer; None keeps the point and makes it no edge. Adds the pitch of `pitch_of`."""
@@ -148,7 +149,7 @@ def solve(parts, wanted, pitch_of):
 
 def finish(parts, wanted, pitch_of):
     def draw(x, y, missing=None, merged=None): return list(parts(x, y, missing, merged).values())
-    return draw, solve(parts, wanted, pitch_of)
+    return in_parts(draw), solve(parts, wanted, pitch_of)
 
 # %% ../../nbs/api/25_sim_rows.ipynb #d83b3776
 def entry(build, about, A, B, C, materials, foreign="W", **more):

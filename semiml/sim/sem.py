@@ -6,7 +6,7 @@
 __all__ = ['MARGIN', 'scene', 'lines', 'Pair', 'site', 'calibrate', 'simulate', 'save_pairs', 'SETTINGS', 'SITE', 'DEFECTS',
            'settings', 'bloom', 'scan', 'expose', 'image']
 
-# %% ../../nbs/api/28_sim_sem.ipynb #2f4d8a82
+# %% ../../nbs/api/28_sim_sem.ipynb #a394a34d
 import csv, io, json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from ..core import BadInput, atomic_write
 from ..filters import one_thread
 from ..physics import seeded, warp
-from .layout import PATTERNS, design, measure_truth, printed
+from .layout import PATTERNS, design, measure_truth, printed, sizes
 from .sem_image import SETTINGS, SITE, bloom, expose, image, scan, settings
 from .sem_defects import CLASSES, DEFECTS, alter, cover, covering, make, possible
 from .shapes import Scene, in_view, plain, refuse, seeds
@@ -85,7 +85,7 @@ def _edges(site, distance, centre, px, shape, p):
             out.append(np.where(ok, mid + .5 + sign*(n - 1 + a/np.where(ok, a - b, 1)), np.nan)*px)
     return dict(y_nm=(rows + .5)*px, left_nm=np.array(left).reshape(-1, H), right_nm=np.array(right).reshape(-1, H))
 
-# %% ../../nbs/api/28_sim_sem.ipynb #8ff9520f
+# %% ../../nbs/api/28_sim_sem.ipynb #0839bb6a
 def _whole(shape):
     if np.shape(shape) != (2,) or any(not isinstance(n, (int, np.integer)) or not 16 <= n <= 8192 for n in shape):
         raise refuse(f"shape={shape!r} must be two whole numbers of pixels, 16 to 8192")
@@ -98,7 +98,7 @@ def _site(pattern, seed, process, wafer, defect, field, given, resolve):
     seed, wafer = seeds(seed), seeds(wafer, "wafer")
     p = settings(process, wafer, seed, hole=hole, **{k: v for k, v in given.items() if k not in drawing})
     own = {k: v for k, v in given.items() if k in drawing}
-    cd = design(pattern, seed, process, (100, 100), wafer=wafer, **own)["settings"]["cd_nm"]
+    cd = sizes(pattern, seed, process, wafer, **own)["cd_nm"]
     if "magnification" not in given: # so that the low image still resolves the features
         p["magnification"] = max(min(p["magnification"], .55*cd/p["pixel_size_nm"]), 4.)
     if resolve(p) > cd: raise refuse(f"a pixel of {resolve(p):.3g} nm is larger than features of {cd:.3g} nm, lower pixel_size_nm or magnification")
@@ -111,10 +111,8 @@ def _measure(site, centre, field_nm, step_nm=2.):
     "Measure what the field around `centre` shows; nothing if the field is 0."
     site["dims"] = []
     if not any(field_nm): return
-    (x, y), (w, h), drawn = centre, field_nm, site["design"]; within = (x - w/2, y - h/2, x + w/2, y + h/2)
-    far = np.abs(np.array([f["centre"] for f in drawn["features"]]) - (x, y)) >= (w, h) # of thousands of contacts only those in view
-    near = [f for f, o in zip(drawn["features"], far.any(1)) if f["kind"] != "contact" or not o]
-    site["dims"] = _clear(site["defect"], measure_truth(drawn | dict(features=near), site["dist"], dict(lwr_step_nm=step_nm), within))
+    (x, y), (w, h) = centre, field_nm; within = (x - w/2, y - h/2, x + w/2, y + h/2)
+    site["dims"] = _clear(site["defect"], measure_truth(site["design"], site["dist"], dict(lwr_step_nm=step_nm), within))
 
 def scene(
     pattern:str="lines", seed=0, process:str="A", # Name in `layout.PATTERNS`; seed of the site (an integer or several); device "A" or "B"

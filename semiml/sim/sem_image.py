@@ -12,7 +12,7 @@ from ..physics import charging, compound_poisson, drift, flyback, gaussian_blur,
 from .sem_defects import SIZES
 from .shapes import refuse, seeds
 
-# %% ../../nbs/api/28_sim_sem_image.ipynb #f2c686fe
+# %% ../../nbs/api/28_sim_sem_image.ipynb #c573c7e8
 SETTINGS = {"A": dict(
     inside=(.55, .8), outside=(.3, .45), bloom=(.5, 1.1), bloom_nm=(2.5, 5), halo=(.06, .16), halo_nm=(4, 9), # yield on and beside a feature
     beam_nm=(.9, 1.8), dose_e_per_px=(40, 200), yield_=(.5, 1.1), read_e=(.5, 2), # primaries a pixel, secondaries a primary
@@ -37,7 +37,7 @@ def settings(
     if process not in list(SETTINGS): raise BadInput(f"process={process!r} is not known, choose one of {', '.join(SETTINGS)}")
     ranges = (SETTINGS[process] | (HOLES[process] if hole else {}), [0, *seeds(wafer_seed, "wafer")]), (SITE, [1, *seeds(site_seed)])
     p = {}
-    for d, s in ranges: rng = np.random.default_rng(s); p |= {k: float(rng.uniform(*r)) for k, r in d.items()}
+    for d, s in ranges: p |= dict(zip(d, np.random.default_rng(s).uniform(*np.array(list(d.values()), float).T).tolist()))
     if odd := sorted(set(given) - set(p)): raise refuse(f"{odd[0]!r} is not a setting, choose from {', '.join(p)}")
     return check(p | given)
 

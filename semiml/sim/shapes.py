@@ -7,16 +7,16 @@ __all__ = ['coverage', 'coordinates', 'to_image', 'box', 'ellipse', 'smooth_min'
            'rough_edge', 'rough_field', 'sample', 'along', 'paint', 'largest', 'top_class', 'dimension', 'edge_errors',
            'Scene', 'in_view', 'seeds', 'refuse', 'plain', 'save']
 
-# %% ../../nbs/api/22_sim_shapes.ipynb #287c176f
+# %% ../../nbs/api/22_sim_shapes.ipynb #9e1c1cdd
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
-from scipy.fft import irfft2, next_fast_len, rfft2
+from scipy.fft import irfft, irfft2, next_fast_len
 from scipy.special import gamma
 from ..core import BadInput, atomic_write
 
-# %% ../../nbs/api/22_sim_shapes.ipynb #1e032d80
+# %% ../../nbs/api/22_sim_shapes.ipynb #e8ebc778
 def coverage(d_nm, pixel_size_nm): return np.clip(.5 - d_nm/pixel_size_nm, 0, 1) # share of each pixel inside, from the distance of its centre
 
 def coordinates(
@@ -27,7 +27,7 @@ def coordinates(
     "Where in the device does each pixel look?"
     y = (np.arange(shape[0])[:, None] + .5 - shape[0]/2 + dy_px)*pixel_size_nm - shift_nm[1]
     x = (np.arange(shape[1]) + .5 - shape[1]/2 + dx_px)*pixel_size_nm - shift_nm[0]
-    x, y = np.broadcast_arrays(x, y); c, s = np.cos(np.radians(rotation_deg)), np.sin(np.radians(rotation_deg))
+    c, s = np.cos(np.radians(rotation_deg)), np.sin(np.radians(rotation_deg))
     return (c*x + s*y).astype(np.float32), (c*y - s*x).astype(np.float32)
 
 def to_image(x, y, shape, pixel_size_nm, rotation_deg=0, shift_nm=(0, 0)):
@@ -57,7 +57,7 @@ def smooth_max(a, b, k):
     "Intersection with rounded corners, as `smooth_min`."
     return -smooth_min(-a, -b, k)
 
-# %% ../../nbs/api/22_sim_shapes.ipynb #92ec9de5
+# %% ../../nbs/api/22_sim_shapes.ipynb #cc18d61d
 def edge_psd(f, sigma_nm, xi_nm, hurst):
     "Two-sided power spectral density (nm^3) of a rough edge at the frequencies `f` (1/nm): Mack (2013)."
     return 2*np.sqrt(np.pi)*gamma(hurst+.5)/gamma(hurst)*sigma_nm**2*xi_nm/(1+(2*np.pi*f*xi_nm)**2)**(hurst+.5)
@@ -68,23 +68,24 @@ def rough_edges(
 )->np.ndarray: # (n_edges, n) displacement in nm, periodic over n*step_nm, n even and at least length_nm/step_nm
     "Independent random edges with the spectrum `edge_psd`."
     n = 2*int(np.ceil(length_nm/step_nm/2)); f = np.fft.rfftfreq(n, step_nm)
-    z = rng.standard_normal((2, n_edges, len(f))); z = (z[0] + 1j*z[1])/np.sqrt(2)
-    z[:, [0, -1]] = z[:, [0, -1]].real*np.sqrt(2) # the mean and the Nyquist term are real
-    return np.fft.irfft(np.sqrt(edge_psd(f, sigma_nm, xi_nm, hurst)*n/step_nm)*z, n)
+    z = rng.standard_normal((n_edges, n+2)).view(complex)/np.sqrt(2)
+    z[:, [0, -1]] *= np.sqrt(2) # the mean and the Nyquist term are real: of these the imaginary part is left out
+    return irfft(np.sqrt(edge_psd(f, sigma_nm, xi_nm, hurst)*n/step_nm)*z, n, overwrite_x=True)
 
 def rough_edge(rng, n:int, step_nm:float, sigma_nm:float, xi_nm:float, hurst:float)->np.ndarray:
     "(n,) one edge of `n` (even) points, see `rough_edges`."
     return rough_edges(rng, 1, n*step_nm, step_nm, sigma_nm, xi_nm, hurst)[0]
 
-# %% ../../nbs/api/22_sim_shapes.ipynb #0b6ab594
+# %% ../../nbs/api/22_sim_shapes.ipynb #6818e059
 def rough_field(rng, size_nm, step_nm, sigma_nm, xi_nm, hurst)->np.ndarray:
     "(n, n) periodic field in nm, n even: every straight cut has the spectrum `edge_psd` (Mack 2013, isotropic surface). Look it up with `sample`."
     n = 2*next_fast_len(int(np.ceil(size_nm/step_nm/2)), True)
     fy, fx = (f(n, step_nm).astype(np.float32)*float(2*np.pi*xi_nm) for f in (np.fft.fftfreq, np.fft.rfftfreq))
     z = rng.standard_normal((n, n+2), np.float32).view(np.complex64) # drawn in the Fourier domain
     z[:, [0, -1]] *= np.sqrt(2) # of these columns the real half stays
-    z *= (1 + fy[:, None]**2 + fx**2)**float(-(hurst+1)/2) # the square root of the spectrum's shape
-    return irfft2(z*float(np.sqrt(2*np.pi*hurst)*sigma_nm*xi_nm*n/step_nm), (n, n), overwrite_x=True)
+    scale = np.log(np.sqrt(2*np.pi*hurst)*sigma_nm*xi_nm*n/step_nm) if sigma_nm else -np.inf
+    z *= np.exp(float(scale) - float((hurst+1)/2)*np.log(1 + fy[:, None]**2 + fx**2)) # the square root of the spectrum
+    return irfft2(z, (n, n), overwrite_x=True)
 
 def _wrap(i, n): return i & (n-1) if n & (n-1) == 0 else i % n # whole numbers modulo n; for a power of two the remainder costs nothing
 
@@ -104,19 +105,19 @@ def along(table, k, s, step_nm):
     a, b = flat.take(row + i), flat.take(row + _wrap(i + 1, n))
     return a + w*(b - a)
 
-# %% ../../nbs/api/22_sim_shapes.ipynb #23804193
+# %% ../../nbs/api/22_sim_shapes.ipynb #46154e08
 def paint(layers:list, classes:list, pixel_size_nm:float)->np.ndarray:
     "(len(classes), H, W) float32: the share of each pixel that each class covers; the shares of a pixel sum to 1."
     shape = next(np.shape(d) for _, d in layers if d is not None)
     out, left = np.zeros((len(classes), *shape), np.float32), np.ones(shape, np.float32)
     for name, d in reversed(layers): # from the top: what is covered already stays as it is
-        here = left if d is None else left*coverage(d, pixel_size_nm).astype(np.float32, copy=False)
-        out[classes.index(name)] += here
-        left = left - here
+        here = left.copy() if d is None else coverage(d, pixel_size_nm).astype(np.float32, copy=False)
+        if d is not None: here *= left
+        out[classes.index(name)] += here; left -= here
     return out
 
 def largest(fractions)->np.ndarray:
-    "(H, W) uint8: the class with the largest share of each pixel, the first of equal ones. `fractions.argmax(0)`, but most pixels are clear at a glance."
+    "(H, W) uint8: the class with the largest share of each pixel, the first of equal ones: `fractions.argmax(0)`, but most pixels are easy."
     out = np.full(fractions.shape[1:], 255, np.uint8)
     for k, f in enumerate(fractions): np.copyto(out, k, where=f > .5)
     rest = out == 255

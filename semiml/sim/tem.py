@@ -26,16 +26,17 @@ def modules()->list:
     "Names of the device modules that `scene` can draw."
     return list(MODULES)
 
-# %% ../../nbs/api/26_sim_tem.ipynb #518b1777
-TOOL = dict(lamella_nm=(40, 60), wedge_nm_per_100nm=(.1, 1), curtain=(.01, .03), redeposition_nm=(0, 1.5), damage_nm=(1, 3), # the slice; damage a side
+# %% ../../nbs/api/26_sim_tem.ipynb #399902a1
+TOOL = dict(lamella_nm=(40, 60), wedge_nm_per_100nm=(.1, 1), curtain=(.01, .03), redeposition_nm=(0, 1.5), damage_nm=(1, 3), # damage a side
             crystal=(.5, .95), texture=(.8, 1.2), # diffraction takes this share of a single crystal's intensity; strength of grains and speckle
             tilt_deg=(0, .3), blur_nm=(.25, .4), drift_nm=(0, .15), glare=(.02, .05), # optics
             jitter_nm=(.02, .08), # of the scan, HAADF only
             dose_e_per_px=(120, 600), mtf_nyquist=(.1, .3), flat_sigma=(.003, .01), dark_e=(1, 4), read_e=(1, 3), hot_share=(0, 3e-5)) # camera
 VIEW = dict(rotation_deg=(-.8, .8), shift_x=(-.1, .1), shift_y=(-.02, .02)) # shifts as shares of the field
 BLACK, WHITE = 10, 225 # gray of no electrons, and what vacuum (bright field) or the brightest material (HAADF) adds to it
-_LIMITS = dict(rotation_deg=(-10, 10), shift_x=(-.5, .5), shift_y=(-.5, .5), curtain=(0, .3), crystal=(0, 2), texture=(0, 3), tilt_deg=(0, 10), glare=(0, .9),
-               mtf_nyquist=(.001, 1), blur_nm=(0, 20), flat_sigma=(0, .5), hot_share=(0, .01), dose_e_per_px=(1e-6, 1e9), lamella_nm=(1e-6, 1e4))
+_LIMITS = dict(rotation_deg=(-10, 10), shift_x=(-.5, .5), shift_y=(-.5, .5), curtain=(0, .3), crystal=(0, 2), texture=(0, 3), tilt_deg=(0, 10),
+               glare=(0, .9), mtf_nyquist=(.001, 1), blur_nm=(0, 20), flat_sigma=(0, .5), hot_share=(0, .01), dose_e_per_px=(1e-6, 1e9),
+               lamella_nm=(1e-6, 1e4))
 
 def settings(
     module:str="finfet_gate", process:str="A", # One of `modules()`; A, B or C
@@ -47,9 +48,10 @@ def settings(
     ranges = MODULES[module]["settings"]
     if process not in ranges: raise BadInput(f"process={process!r} is not known, choose one of {', '.join(ranges)}")
     draws = (ranges[process], np.random.default_rng(lamella)), (TOOL | VIEW, np.random.default_rng(view))
-    p = {k: float(rng.uniform(*r)) for d, rng in draws for k, r in d.items()}
+    def drawn(ranges, rng): return dict(zip(ranges, rng.uniform(*np.array(list(ranges.values())).T).tolist()))
+    p = drawn(*draws[0]) | drawn(*draws[1])
     tool = np.random.default_rng([2, *np.atleast_1d(lamella)] if not isinstance(lamella, np.random.Generator) else lamella)
-    p |= {k: float(tool.uniform(*r)) for k, r in TOOL.items()} | given
+    p |= drawn(TOOL, tool) | given
     unknown = set(given) - set(ranges[process]) - set(TOOL) - set(VIEW)
     if unknown: raise refuse(f"{min(unknown)!r} is not a setting of {module}, choose from {', '.join([*ranges[process], *TOOL, *VIEW])}")
     for k, v in p.items():
@@ -58,14 +60,14 @@ def settings(
         if not lo <= v <= hi: raise refuse(f"{k}={v:g} must " + ("be above 0" if lo == 1e-6 and v <= 0 else f"lie between {lo:g} and {hi:g}"))
     return p
 
-# %% ../../nbs/api/26_sim_tem.ipynb #37a5b55f
-def scattering(name, at, p, px, fields, g, modality="BF"):
-    "(scatter, factor), both (n,): what grains do to the exponent, and crystals and speckle to the intensity, of one material in the pixels `at`."
+# %% ../../nbs/api/26_sim_tem.ipynb #6a0d3c38
+def scattering(name, at, p, px, fields, keep, g, modality="BF"):
+    """(scatter, factor), both (n,): what grains do to the exponent, and crystals and speckle to the intensity, of one material in the pixels `at`.
+    `fields`: speckle and mottle (H, W); `keep`: the share of the slice that is still crystal."""
     m, tex, (speckle, mottle) = physics.MATERIALS[name], p["texture"], fields
     def pick(field): return field.flatten().index_select(0, at)
     if name == "void": return 1., 1.
     if m["kind"] == "amorphous": return 1., 1 + .043*tex*pick(speckle)
-    keep = float(physics.crystal_fraction(p["lamella_nm"], p["damage_nm"])) # the amorphous surfaces do not diffract
     if m["kind"] == "crystal": # one orientation, bent a little over the image
         shade = 1 + tex*(.05*keep*physics.smooth_field(speckle.shape, 12/px, g) + .01*speckle)
         return 1., (1 + ((p["crystal"]-1)*keep if modality == "BF" else 0))*pick(shade)
@@ -91,25 +93,29 @@ def imaging(
     t = p["lamella_nm"] + physics.wedge(shape, px, p["wedge_nm_per_100nm"])
     if p["curtain"]: t = t + p["lamella_nm"]*physics.curtains(sum(f[i] for i in list(hard) or [0]), px, p["curtain"], 2., g)
     if p["redeposition_nm"]: t = t + physics.redeposition(shape, p["redeposition_nm"], 40/px, g)
-    fields, parts, top = [physics.smooth_field(shape, max(o/px, .01), g) for o in (.4, 1.5)], [], 0. # phase contrast; small grains that overlap along the beam
+    fields = [physics.smooth_field(shape, max(o/px, .01), g) for o in (.4, 1.5)] # phase contrast; small grains that overlap along the beam
+    parts, top = [], 0.
+    keep = float(physics.crystal_fraction(p["lamella_nm"], p["damage_nm"])) # the amorphous surfaces do not diffract
     for share, name in zip(f.flatten(1), materials): # most pixels hold one material: work where it is
         at = torch.from_numpy(np.flatnonzero(share.numpy() > 0))
         if not len(at): continue
-        m, (scatter, factor) = physics.MATERIALS[name], scattering(name, at, p, px, fields, g, modality); top = max(top, m["haadf"])
+        m, (scatter, factor) = physics.MATERIALS[name], scattering(name, at, p, px, fields, keep, g, modality); top = max(top, m["haadf"])
         parts.append((at, share.index_select(0, at)*factor, (m["mu" if bright else "haadf"]*torch.as_tensor(scatter)).expand(len(at))))
     at, part, strength = (torch.cat(o) for o in zip(*parts)); t = t.clamp(min=0).flatten().index_select(0, at)
     seen = (physics.bright_field if bright else physics.haadf)(part[None, None], t[None], strength[None, None])[0]
     if not bright: seen = seen/(top*p["lamella_nm"]/50)*.8 # room above the brightest, for its grains
     I = torch.zeros(shape).view(-1).index_add_(0, at, seen)
-    lean = p["lamella_nm"]*np.sin(np.radians(p["tilt_deg"])) # a wall that leans by this is smeared over it, a drift over its path; of a path L the variance is L^2/12
+    # a wall that leans is smeared over its lean, a drift over its path; of a path L the variance is L^2/12
+    lean = p["lamella_nm"]*np.sin(np.radians(p["tilt_deg"]))
     along, down = (np.sqrt(p["blur_nm"]**2 + o/12)/px for o in (lean**2 + (.8*p["drift_nm"])**2, (.6*p["drift_nm"])**2))
     n = p["dose_e_per_px"]*(p["glare"] + (1-p["glare"])*physics.gaussian_blur(I.view(shape), (down, along)))
-    if noise: n = physics.camera(n, 1., p["flat_sigma"], p["mtf_nyquist"], 0., np.hypot(p["read_e"], np.sqrt(p["dark_e"])), p["hot_share"], generator=g) + p["dark_e"]
-    else: n = physics.mtf(n, p["mtf_nyquist"]) + p["dark_e"]
-    gray = (BLACK + WHITE/p["dose_e_per_px"]*n).numpy()
+    read = float(np.hypot(p["read_e"], np.sqrt(p["dark_e"]))) # and the noise of the dark current
+    if noise: n = physics.camera(n, 1., p["flat_sigma"], p["mtf_nyquist"], 0., read, p["hot_share"], generator=g)
+    else: n = physics.mtf(n, p["mtf_nyquist"])
+    gray = (BLACK + WHITE/p["dose_e_per_px"]*(n + p["dark_e"])).numpy()
     return (np.clip(np.rint(gray), 0, 255) if noise else gray).astype(np.float32)
 
-# %% ../../nbs/api/26_sim_tem.ipynb #2df1ec2d
+# %% ../../nbs/api/26_sim_tem.ipynb #6c1c4e85
 def scene(
     module:str="finfet_gate", seed=0, # One of `modules()`; an integer, a tuple of integers, or a numpy Generator to draw one from
     process:str="A", lamella=None, # A, B or C; seed of the lamella, like `seed`, None: the same as `seed`
@@ -123,17 +129,19 @@ def scene(
     m = MODULES[module]; px = m["pixel_size_nm"] if pixel_size_nm is None else pixel_size_nm
     if modality not in ("BF", "HAADF"): raise BadInput(f"modality={modality!r} is not known, choose BF or HAADF")
     if not np.isscalar(px) or isinstance(px, str) or not np.isfinite(px) or px <= 0: raise refuse(f"pixel_size_nm={px!r} must be a number above 0")
-    if np.shape(shape) != (2,) or not all(isinstance(o, (int, np.integer)) and o >= 32 for o in shape): raise refuse(f"shape={shape!r} must be two whole numbers, 32 or above")
+    if np.shape(shape) != (2,) or not all(isinstance(o, (int, np.integer)) and o >= 32 for o in shape):
+        raise refuse(f"shape={shape!r} must be two whole numbers, 32 or above")
     field = np.multiply(shape[::-1], px); view = dict(rotation_deg=p["rotation_deg"], shift_nm=(p["shift_x"]*field[0], p["shift_y"]*field[1]))
     reach = field/2 + np.abs(view["shift_nm"]) + field[::-1]/2*abs(np.sin(np.radians(p["rotation_deg"]))) + 2
     extent = tuple(float(o) for o in (-reach[0], reach[0], -reach[1], reach[1]))
     draw, dims = m["build"]({k: p[k] for k in m["settings"][process]}, rng, extent)
     small = min((o for o in dims if o["edges"]), key=lambda o: o["value_nm"], default=None)
     if small is not None and px > 2.5*small["value_nm"]:
-        raise refuse(f"a pixel of {px:g} nm is larger than the {small['feature']} {small['quantity']} of {small['value_nm']:.2g} nm, lower pixel_size_nm")
+        raise refuse(f"a pixel of {px:g} nm is larger than the {small['feature']} {small['quantity']} of {small['value_nm']:.2g} nm, "
+                     "lower pixel_size_nm")
     clean = draw; draw, dims = add_defect(defect, draw, dims, m, rng, extent, scale=px/.5)
-    jitter = 0.
-    if modality == "HAADF" and p["jitter_nm"]: jitter = physics.jitter(shape, p["jitter_nm"]/px, .7, physics.seeded((3, *seed))).numpy() # the beam, not the device, is displaced
+    jitter = 0. # in HAADF the beam, not the device, is displaced
+    if modality == "HAADF" and p["jitter_nm"]: jitter = physics.jitter(shape, p["jitter_nm"]/px, .7, physics.seeded((3, *seed))).numpy()
     xy = coordinates(shape, px, **view, dx_px=jitter); classes = m["classes"]
     fractions = paint(draw(*xy), classes, px); mask = largest(fractions); wrong = None
     if defect != "none": wrong = np.where(mask != largest(paint(clean(*xy), classes, px)), DEFECTS.index(defect), 0).astype(np.uint8)
@@ -142,7 +150,8 @@ def scene(
     if overlay: image = annotate(image, px, f"{module} {process} {seed[-1]:04d}")
     truth = p | dict(module=module, process=process, materials=made, gray_per_e=WHITE/p["dose_e_per_px"], pixel_size_nm=px,
                      dimensions=in_view(dims, shape, px, **view, margin_nm=px))
-    return Scene(image, mask, list(classes), (px, px), truth, seed, lamella, np.zeros(shape, np.uint8) if wrong is None else wrong, list(DEFECTS), "TEM")
+    wrong = np.zeros(shape, np.uint8) if wrong is None else wrong
+    return Scene(image, mask, list(classes), (px, px), truth, seed, lamella, wrong, list(DEFECTS), "TEM")
 
 def annotate(image, pixel_size_nm:float, text:str)->np.ndarray:
     "The image with a burnt-in scale bar and label, as microscope software exports it."
