@@ -102,14 +102,14 @@ def to_px(yx_nm, pixel_size_nm, origin_nm=(0., 0.))->np.ndarray:
     if pair_nm(pixel_size_nm) is None: raise BadInput("the pixel size is unknown: give pixel_size_nm to go from nm to px")
     return (np.asarray(yx_nm, float) - origin_nm)/pair_nm(pixel_size_nm) - .5
 
-# %% ../nbs/api/34_align.ipynb #2f906381
+# %% ../nbs/api/34_align.ipynb #cede4c54
 def _say(v): # a vector in words
     y, x = v
     return f"{abs(x):.1f} px along x" if abs(y) < 1 else f"{abs(y):.1f} px along y" if abs(x) < 1 else f"({y:.1f}, {x:.1f}) px (dy, dx)"
 
 def _blind(best, max_se, zoom): # the aperture problem in words
     v = best["blind"][:2]; v = v[:, np.hypot(*v) > .5] if v.size else v
-    if v.shape[1:] == (2,): return [f"score not above chance: {best['score']:.2f}, and no structure in common"]
+    if v.shape[1:] == (2,): return ["aperture problem: no structure in common, in no direction"]
     if v.size and (abs(v).max(0) < .95).any(): return [f"aperture problem: no structure along (dy, dx) = ({v[0, 0]:.2f}, {v[1, 0]:.2f})"]
     out, se = [], best["se"][:2]*zoom
     if np.isinf(se).any(): out = ["aperture problem: no structure along " + " and ".join(a for a, s in zip("yx", se) if np.isinf(s))]
@@ -155,14 +155,14 @@ def _judge(pair, M, free, reach, sure, max_se, least, zoom, surface=None):
         p, score, _ = min([o for o in others if o[1] > .95*draws[False][1] and not o[2]] + [(*draws[False], 0)], key=lambda o: np.hypot(*o[0]))
         if _repeats(pair, p, best["score"]): # along a ridge the distance means nothing, only that across it is said
             why.append(f"periodic pattern: the same score every {_say((Q[:, 1]*(p @ Q[:, 1]) if lam[0] < .1*lam[1] else p)*zoom)}")
-        else: why.append(f"score not above chance: {best['score']:.2f}, and {score:.2f} at {_say(p*zoom)} from there; do the two overlap?")
+        else: why.append(f"another place fits as well: {score:.2f} at {_say(p*zoom)} from there, {best['score']:.2f} here; do the two overlap?")
     if True in draws: why.append(f"aperture problem: too little structure, the same score {_say(draws[True][0]*zoom)} from there")
-    if not why and best["score"] < least*pair["expect"]:
-        why.append(f"score not above chance: {best['score']:.2f} where the noise would leave {pair['expect']:.2f}: another place, scale or rotation")
+    if best["score"] < least*pair["expect"]:
+        why = [f"score not above chance: {best['score']:.2f} where the noise would leave {pair['expect']:.2f}: another place, scale or rotation"] + why
     if (abs(lag - c)*(abs(see) > .5).any(0) > np.array(reach) - .5).any():
         why.append("the best place lies at the border of the search range: widen it")
     elif (out := [o for o in peaks(surface, near=c, most=5) if (abs(o[0] - c) > np.array(reach)).any()]) and out[0][1]*.9 > best["score"]:
-        why.append(f"score not above chance: {best['score']:.2f}, places outside the search range reach {out[0][1]:.2f}")
+        why.append(f"better places lie outside the search range: {out[0][1]:.2f} there, {best['score']:.2f} here")
     return best, rivals, max(others[0][1] if others else 0., 0.)/max(best["score"], 1e-9), why
 
 # %% ../nbs/api/34_align.ipynb #c5aab822
