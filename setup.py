@@ -26,6 +26,7 @@ setup(
     install_requires=s["requirements"].split(),
     extras_require={
         "formats": s["formats_requirements"].split(),
+        "mobile": s["mobile_requirements"].split(),
         "dev": s["dev_requirements"].split(),
     },
     entry_points={"console_scripts": s["console_scripts"].split(), "nbdev": [f"{s['lib_name']}={s['lib_path']}._modidx:d"]},

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['data_list', 'data_get', 'simulate_tem', 'simulate_sem', 'need_out', 'parse_size', 'hold_out', 'ddpm_train',
-           'ddpm_sample', 'ddpm_evaluate', 'report', 'parser', 'main']
+           'ddpm_sample', 'ddpm_evaluate', 'report', 'measure', 'align_images', 'parser', 'main']
 
 # %% ../nbs/api/92_cli.ipynb #ba34f8e8
 import argparse, json, os, sys
@@ -114,6 +114,36 @@ def report(args):
     from semiml.report import ddpm_report
     print(ddpm_report(args.run, args.out))
 
+# %% ../nbs/api/92_cli.ipynb #c8ca15f9
+def measure(args):
+    from semiml.measure import measure_folder, over_images
+    from semiml.metrology.table import table
+    how = dict(mask=dict(material=args.material, beside=args.beside), lines=dict(method=args.edge, share=args.share, line=args.line, axis=args.axis),
+               holes=dict(definition=args.edge or "threshold", share=args.share, polarity=args.polarity)).get(args.what, {})
+    how = {k: v for k, v in how.items() if v is not None}
+    rows, failed = measure_folder(args.data, need_out(args), args.what, args.design, args.pixel_size, progress=sys.stderr.isatty(), **how)
+    print(table(over_images(rows)))
+    for name, why in failed.items(): print(f"semiml: {name}: not measured, {why}", file=sys.stderr)
+    print(f"{len(rows)} rows of {len({r['image'] for r in rows})} images in {args.out}" + (f"; {len(failed)} images could not be measured" if failed else ""))
+
+def align_images(args)->int: # exit code
+    import numpy as np
+    from dataclasses import asdict
+    from semiml.align import align, apply
+    from semiml.core import atomic_write
+    from semiml.micrograph import Micrograph, read, write
+    moving, fixed, out = read(args.moving), read(args.fixed), need_out(args)
+    a = align(moving, fixed, args.method, args.pixel_size_moving, args.pixel_size_fixed, args.px_ratio, tuple(args.scale_range), tuple(args.rotation_range),
+              args.max_shift or np.inf, tuple(args.free.split(",")) if args.free else None)
+    record = {k: np.asarray(v).tolist() if k == "matrix" else v for k, v in asdict(a).items()} | dict(moving=str(args.moving), fixed=str(args.fixed))
+    finite = json.loads(json.dumps(record), parse_constant=lambda s: None)   # an infinite standard error is null in strict JSON
+    atomic_write(out/"alignment.json", json.dumps(finite, indent=1, allow_nan=False))
+    print(a)
+    if a.ambiguous: print(f"semiml: {args.moving}: the alignment is ambiguous, no image was written; {out/'alignment.json'} says why", file=sys.stderr); return 1
+    laid = apply(a, moving); write(out/"aligned.tif", Micrograph(np.nan_to_num(laid, nan=float(np.nanmean(laid))), fixed.pixel_size, fixed.modality,
+                                                                 dict(note="aligned to another image; where it does not reach, its mean")))
+    print(f"{args.moving} on the pixels of {args.fixed}: {out/'aligned.tif'}")
+
 # %% ../nbs/api/92_cli.ipynb #a61da60c
 def parser()->argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
@@ -144,6 +174,23 @@ def parser()->argparse.ArgumentParser:
     q.add_argument("--n", type=int, default=20, help="sites"); q.add_argument("--process", default="A", help="device A or B")
     q.add_argument("--size", default="224x224", help="rows x columns of both images")
 
+    q = add(top, "measure", measure, "CD, pitch, height, thickness, roughness or edge placement of every image, as CSV and pictures")
+    q.add_argument("data", help="an image file, a folder of images (with masks/ or design/), or the name of a public set")
+    q.add_argument("--what", default="auto", choices=("auto", "lines", "holes", "mask", "epe"), help="auto: masks or designs if there are any, else lines, else holes")
+    q.add_argument("--design", help="design of all images, for --what epe"); q.add_argument("--pixel-size", type=float, help="nm; the default is the image's own, else pixels")
+    q.add_argument("--material", help="in masks, measure only what stands of this material"); q.add_argument("--beside", help="and between walls of this one")
+    q.add_argument("--edge", help="lines and holes: threshold, derivative or sigmoid"); q.add_argument("--share", type=float, help="level of the threshold, 0 to 1")
+    q.add_argument("--line", choices=("bright", "dark"), help="which stripe is the line"); q.add_argument("--axis", choices=("y", "x"), help="along which lines run")
+    q.add_argument("--polarity", choices=("auto", "dark", "bright"), help="of holes")
+    q = add(top, "align", align_images, "where one image lies on another one or on its design; exit code 1 where that cannot be known")
+    q.add_argument("moving", help="image or design file"); q.add_argument("fixed", help="image or design file")
+    q.add_argument("--method", default="auto", help="auto, template, phase or features"); q.add_argument("--max-shift", type=float, help="search range, px of fixed")
+    q.add_argument("--pixel-size-moving", type=float, help="nm; the default is the file's own"); q.add_argument("--pixel-size-fixed", type=float, help="nm")
+    q.add_argument("--px-ratio", type=float, help="px of fixed for one px of moving, where pixel sizes are unknown")
+    q.add_argument("--scale-range", type=float, nargs=2, default=(1., 1.), metavar=("LOW", "HIGH"), help="relative to that ratio")
+    q.add_argument("--rotation-range", type=float, nargs=2, default=(0., 0.), metavar=("LOW", "HIGH"), help="degrees")
+    q.add_argument("--free", help="what to fit: shift and any of scale, rotation, aspect, comma-separated")
+
     ddpm = top.add_parser("ddpm", help="synthetic micrographs").add_subparsers(metavar="COMMAND", required=True)
     q = add(ddpm, "train", ddpm_train, "train a DDPM from scratch on about fifteen images, by progressive patches")
     q.add_argument("data", help="folder of images, or the name of a public set")
@@ -162,9 +209,9 @@ def parser()->argparse.ArgumentParser:
     return p
 
 def main(argv=None)->int: # exit code
-    "The command line. 0: done; 2: input that cannot be used, said in one sentence; 130: stopped with Ctrl-C."
+    "The command line. 0: done; 1: done, but the answer is not sure; 2: input that cannot be used, said in one sentence; 130: stopped with Ctrl-C."
     args = parser().parse_args(argv)
-    try: args.command(args)
+    try: return args.command(args) or 0
     except (BadInput, CannotSave) as e:
         print(f"semiml: {e.strerror if isinstance(e, CannotSave) and e.strerror else e}", file=sys.stderr)
         return 2
@@ -174,4 +221,3 @@ def main(argv=None)->int: # exit code
     except KeyboardInterrupt:
         print("semiml: stopped; a training goes on from its last checkpoint with --resume", file=sys.stderr)
         return 130
-    return 0
