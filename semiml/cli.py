@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['data_list', 'data_get', 'simulate_tem', 'simulate_sem', 'need_out', 'parse_size', 'hold_out', 'ddpm_train',
-           'ddpm_sample', 'ddpm_evaluate', 'report', 'measure', 'align_images', 'parser', 'main']
+           'ddpm_sample', 'ddpm_evaluate', 'report', 'measure', 'align_images', 'reproduce', 'parser', 'main']
 
 # %% ../nbs/api/92_cli.ipynb #ba34f8e8
 import argparse, json, os, sys
@@ -144,6 +144,15 @@ def align_images(args)->int: # exit code
                                                                  dict(note="aligned to another image; where it does not reach, its mean")))
     print(f"{args.moving} on the pixels of {args.fixed}: {out/'aligned.tif'}")
 
+def reproduce(args):
+    from semiml.reproduce import reproduce, write_summary
+    out = need_out(args)
+    if not args.table and not args.summary: raise BadInput("say what to do: a table such as table1, or --summary")
+    if not all(s.strip().isdigit() for s in args.seeds.split(",")): raise BadInput(f"--seeds {args.seeds}: give whole numbers, such as 0,1,2")
+    if args.table:
+        for c in reproduce(args.table, out, args.scale, [int(s) for s in args.seeds.split(",")]): print(c["table"], c["row"], c["data"], "seed", c["seed"], c["metrics"])
+    if args.summary: print(write_summary(out))
+
 # %% ../nbs/api/92_cli.ipynb #a61da60c
 def parser()->argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
@@ -205,6 +214,11 @@ def parser()->argparse.ArgumentParser:
     q.add_argument("--sampling-steps", type=int, default=30, help="at the coarsest level")
     q = add(ddpm, "evaluate", ddpm_evaluate, "judge the drawn images beside the real ones")
     q.add_argument("run", help="folder of a run"); q.add_argument("--samples", help="folder of generated images; the default is RUN/samples")
+    from semiml.sesami.command import add_parsers
+    add_parsers(top, add)
+    q = add(top, "reproduce", reproduce, "make the results of a table that are missing, one file each; --summary collects them")
+    q.add_argument("table", nargs="?", help="such as table1"); q.add_argument("--summary", action="store_true", help="write summary.json from what is in --out")
+    q.add_argument("--seeds", default="0", help="comma-separated")
     add(top, "report", report, "one HTML page about a run that was evaluated").add_argument("run", help="folder of a run")
     return p
 
