@@ -5,20 +5,21 @@
 # %% auto #0
 __all__ = ['WHAT', 'measure', 'picture', 'measure_folder', 'over_images']
 
-# %% ../nbs/api/38_measure.ipynb #36388e63
+# %% ../nbs/api/38_measure.ipynb #1557f2ea
 import json
 from pathlib import Path
 import numpy as np
 from .core import BadInput, atomic_path, atomic_write
 from .datasets import open_dataset
 from .micrograph import Micrograph, read
+from .metrology.epe import epe, epe_rows, show_epe
 from .metrology.features import measure_features
 from .metrology.holes import measure_holes
 from .metrology.layers import measure_mask
 from .metrology.lines import measure_lines
 from .metrology.table import overlay, summary, table, to_csv
 
-# %% ../nbs/api/38_measure.ipynb #7e07ef7d
+# %% ../nbs/api/38_measure.ipynb #259fe20f
 WHAT = ("auto", "lines", "holes", "mask", "epe")
 
 def measure(
@@ -38,8 +39,7 @@ def measure(
         if material is not None: return measure_features(mask, names, material, px, beside, **how)
         return measure_mask(mask, names, px, **how)
     if what == "epe" or what == "auto" and design is not None:
-        from semiml.metrology.epe import epe
-        return epe(image, design, pixel_size_nm=px, **how).rows
+        return epe_rows(epe(image, design, pixel_size_nm=px, **how))
     if what == "holes": return measure_holes(image, px, **how)
     try: return measure_lines(image, px, **how)
     except BadInput as no_lines:
@@ -47,14 +47,14 @@ def measure(
         try: return measure_holes(image, px, **how)
         except BadInput as no_holes: raise BadInput(f"neither lines ({no_lines}) nor holes ({no_holes})") from None
 
-# %% ../nbs/api/38_measure.ipynb #e2bafdd1
-def picture(path, image, rows:list, dpi:int=100):
+# %% ../nbs/api/38_measure.ipynb #3be787ff
+def picture(path, image, found, dpi:int=100): # rows, or what `epe` returns
     "Save the overlay of what was measured as PNG, atomically. Raises `CannotSave`."
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    h, w = np.shape(getattr(image, "pixels", image)); side = 8/max(h, w)
-    fig = Figure(figsize=(max(w*side, 2), max(h*side, 2)), dpi=dpi); FigureCanvasAgg(fig)
-    overlay(image, rows, fig.add_axes((0, 0, 1, 1)))
+    h, w = np.shape(getattr(image, "pixels", image)); side = 8/max(h, w); is_epe = isinstance(found, dict)
+    fig = Figure(figsize=(12, 5) if is_epe else (max(w*side, 2), max(h*side, 2)), dpi=dpi, layout="constrained" if is_epe else None)
+    if is_epe: show_epe(image, found, axs=fig.subplots(1, 2))
+    else: overlay(image, found, fig.add_axes((0, 0, 1, 1)))
     with atomic_path(path) as tmp: fig.savefig(tmp, format="png")
 
 def _one(where): # an image file as a data set of one image
@@ -71,18 +71,21 @@ def measure_folder(
     from tqdm.auto import tqdm
     out = Path(out); rows, failed = [], {}
     if out.exists() and (not out.is_dir() or any(out.iterdir())): raise BadInput(f"{out}: is not empty, choose a new folder for the results")
-    given = None if design is None else read(design); one = _one(where); ds = None if one else open_dataset(where, allow_mixed_pixel_size=True)
+    given = None if design is None else design if str(design).lower().endswith((".gds", ".oas")) else read(design); one = _one(where); ds = None if one else open_dataset(where, allow_mixed_pixel_size=True)
     names = list(one) if one else ds.names
     for i, name in enumerate(tqdm(names, desc="measure", disable=not progress)):
         try:
             im, classes = (one[name][0] if one else ds[i]), None if one else ds.classes
             mask = ds.mask(i, im.pixels.shape) if ds and ds.masks and ds.masks[i] and what in ("auto", "mask") else None
             drawn = given if given is not None else ds.design(i) if ds and ds.designs and what in ("auto", "epe") else None
-            found = measure(im, what, mask, classes, drawn, pixel_size_nm=pixel_size_nm, **how)
+            is_epe = what == "epe" or drawn is not None and mask is None
+            if is_epe and drawn is None: raise BadInput("there is no design to compare with: give one with design")
+            drawing = epe(im, drawn, pixel_size_nm=pixel_size_nm, **how) if is_epe else None
+            found = epe_rows(drawing) if is_epe else measure(im, what, mask, classes, pixel_size_nm=pixel_size_nm, **how)
             if not found: raise BadInput("nothing in it could be measured")
         except BadInput as e: failed[name] = str(e); continue
         rows += [dict(image=name) | r for r in found]
-        if pictures: picture(out/"overlay"/f"{name}.png", im, found)
+        if pictures: picture(out/"overlay"/f"{name}.png", im, drawing or found)
     if not rows: raise BadInput(f"{where}: none of {len(names)} images could be measured; {next(iter(failed))}: {next(iter(failed.values()))}")
     to_csv(rows, out/"measurements.csv"); to_csv(over_images(rows), out/"summary.csv")
     if failed: atomic_write(out/"failed.json", json.dumps(failed, indent=1))
