@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCALES', 'Batches', 'mask_losses', 'Tuner', 'train']
 
-# %% ../../nbs/api/63_sesami_train.ipynb #4602680d
+# %% ../../nbs/api/63_sesami_train.ipynb #2542099e
 import copy
 from pathlib import Path
 import numpy as np, torch
@@ -17,7 +17,7 @@ from .model import decode, encode, load, upscale
 from .prompts import add, correction, objects, sample
 from ..train import fit
 
-# %% ../../nbs/api/63_sesami_train.ipynb #27235c88
+# %% ../../nbs/api/63_sesami_train.ipynb #20efb4bb
 class Batches:
     "`batches[step]`: an image with objects and prompts, a function of (seed, step) only, so that a run can go on where it stopped."
     def __init__(self, images, masks, # Lists of (H, W) gray images and class numbers (255: nobody knows); sizes may differ
@@ -45,7 +45,7 @@ class Batches:
         return dict(image=torch.as_tensor(image.astype(np.float32)), truth=torch.as_tensor(np.stack([o["mask"] for o in picked])),
                     known=torch.as_tensor(mask != self.find["ignore"]), prompts=prompts)
 
-# %% ../../nbs/api/63_sesami_train.ipynb #731ec365
+# %% ../../nbs/api/63_sesami_train.ipynb #1a663686
 def mask_losses(
     logits:torch.Tensor, truth:torch.Tensor, # (P, M, H, W); (P, H, W) bool
     known:torch.Tensor=None, alpha:float=.25, gamma:float=2. # (H, W) bool: where the truth is known; of the focal loss (Lin et al. 2017)
@@ -61,8 +61,8 @@ def mask_losses(
 
 class Tuner(nn.Module):
     "SAM with its loss, for `train.fit`."
-    def __init__(self, sam, rounds:int=2, quality:float=1.): # Answers to each prompt: after the first, each gets a correcting click; weight of the quality head
-        super().__init__(); self.sam, self.rounds, self.quality = sam, rounds, quality
+    def __init__(self, sam, rounds:int=2, focal:float=20., quality:float=1.): # Answers to each prompt: after the first, each gets a correcting click; weights beside Dice
+        super().__init__(); self.sam, self.rounds, self.focal, self.quality = sam, rounds, focal, quality
 
     def loss(self, batch)->dict:
         "Focal, Dice and quality of all answers. The batch holds one image (H, W), truth (P, H, W), known (H, W) and P prompts."
@@ -71,8 +71,8 @@ class Tuner(nn.Module):
         for k in range(self.rounds):
             with torch.autocast(e.device.type, enabled=False): out = decode(self.sam, e.float(), prompts, shape)
             logits = upscale(out["logits"], shape, self.sam); focal, dice, iou = mask_losses(logits, truth, known)
-            best = (20*focal + dice).argmin(1, keepdim=True)
-            for name, v in dict(focal=20*focal.gather(1, best).mean(), dice=dice.gather(1, best).mean(),
+            best = (self.focal*focal + dice).argmin(1, keepdim=True)
+            for name, v in dict(focal=self.focal*focal.gather(1, best).mean(), dice=dice.gather(1, best).mean(),
                                 quality=self.quality*F.mse_loss(out["quality"].float(), iou)).items(): total[name] = total[name] + v/self.rounds
             if k + 1 < self.rounds: prompts = self._corrected(prompts, logits.detach(), out, truth, known)
         return total
@@ -85,18 +85,18 @@ class Tuner(nn.Module):
             q = add(p, *click) if click else copy.copy(p); q.mask = out["logits"][i, j].detach().float(); new.append(q)
         return new
 
-# %% ../../nbs/api/63_sesami_train.ipynb #93ce6d59
+# %% ../../nbs/api/63_sesami_train.ipynb #a2240709
 SCALES = dict( # image size (None: the model's own), steps, objects an image, answers to each prompt, rank
     ci=dict(image_size=None, steps=12, objects=4, rounds=2, rank=4),
-    cpu=dict(image_size=512, steps=600, objects=8, rounds=2, rank=8),
-    paper=dict(image_size=1024, steps=20_000, objects=16, rounds=4, rank=8))
+    cpu=dict(image_size=512, steps=600, objects=8, rounds=2, rank=16),
+    paper=dict(image_size=1024, steps=20_000, objects=16, rounds=4, rank=32))
 
 def train(
     images, masks, out, # Lists of (H, W) images and of class numbers (255: ignore); the run's folder
     sam=None, # A `Sam` to adapt, in place (of `model.load` or `model.build`); None: `model.load(checkpoint)`
     checkpoint=None, scale:str="cpu", # A public checkpoint, None: looked for in SEMIML_WEIGHTS; what follows overrides the scale
     image_size:int=None, steps:int=None, objects:int=None, rounds:int=None, rank:int=None,
-    lr:float=1e-3, kind:str="mixed", flips:str="h", background=(), # Of AdamW; kinds of prompts; mirror images that could be real; classes never asked for
+    lr:float=1e-3, focal:float=20., kind:str="mixed", flips:str="h", background=(), # Of AdamW; weight of the focal loss; kinds of prompts; mirror images that could be real; classes never asked for
     targets:str="qv", freeze:dict=None, # Where LoRA is put; further options of `lora.add_lora`, such as dict(train_decoder=True)
     seed:int=0, resume:bool=False, progress:bool=True, record:dict=None, **how # Further settings of `train.fit`; more to write into config.json
 ): # The adapted `Sam`, in eval mode. Its adapter is in out/"model", in peft's format
@@ -107,10 +107,10 @@ def train(
     if sam is None: sam = load(checkpoint, image_size=s["image_size"])
     add_lora(sam, rank=s["rank"], targets=targets, seed=seed_for(seed, "lora"), **(freeze or {}))
     batches = Batches(images, masks, s["objects"], kind, seed, flips, background=background)
-    config = dict(method="sesami", base=sam.kind, base_hash=sam.base_hash, n_images=len(images), kind=kind, flips=flips, targets=targets, freeze=freeze or {},
+    config = dict(method="sesami", base=sam.kind, base_hash=sam.base_hash, n_images=len(images), kind=kind, focal=focal, flips=flips, targets=targets, freeze=freeze or {},
                   **s | dict(image_size=sam.image_size)) | (record or {})
     how = dict(warmup=20, weight_decay=0., ema_decay=.98 if s["steps"] < 2000 else .995, checkpoint_every=100) | how
-    fit(Tuner(sam, s["rounds"]), batches, out=out, lr=lr, seed=seed, resume=resume, progress=progress, config={k: v for k, v in config.items() if k != "steps"},
+    fit(Tuner(sam, s["rounds"], focal), batches, out=out, lr=lr, seed=seed, resume=resume, progress=progress, config={k: v for k, v in config.items() if k != "steps"},
         steps=s["steps"], **how)
     save_adapter(sam, Path(out)/"model", note=f"{s['steps']} steps on {len(images)} images")
     return sam.eval()

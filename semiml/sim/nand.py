@@ -39,6 +39,10 @@ def _hole_fits(p):
 _FILM = "block_nm trap_nm tunnel_nm channel_nm pitch_nm cd_nm"
 
 # %% ../../nbs/api/24_sim_nand.ipynb #0801cf8c
+def _between(r, ks): # x in the middle of the gap after the first hole in view; in a small field without any hole's axis, of the gap next to its middle
+    k = ks[0] if ks else 1 + int(np.argmin([abs(r["x"][k] + r["x"][k+1]) for k in range(1, r["n"]-2)]))
+    return (across(r, k, 0.)[1] + across(r, k+1, 0.)[0])/2
+
 def nand_channel(p, rng, extent)->tuple: # draw, dims
     "Channel holes through word lines."
     p = _known("nand_channel", p, _FILM + " layer_pitch_nm layer_nm"); _hole_fits(p)
@@ -58,7 +62,7 @@ def nand_channel(p, rng, extent)->tuple: # draw, dims
         for q, j in (("cd", np.abs(y).argmin()), ("cd_top", 0), ("cd_bottom", -1)):
             l, e = across(r, k, y[j]); asks.append(("hole", k, q, (l, y[j]), (e, y[j]), ("oxide",)))
             asks += _film_asks(p, 2*k, l, 1, y[j]) + _film_asks(p, 2*k+1, e, -1, y[j]) if q == "cd" else []
-    x = (across(r, ks[0], 0.)[1] + across(r, ks[0]+1, 0.)[0])/2
+    x = _between(r, ks)
     for j in js:
         a, b = across(s, j, x); asks.append(("word line", j, "thickness", (x, a), (x, b), wl))
         if t2: asks.append(("metal", j, "thickness", (x, a+t2), (x, b-t2), ("word line",)))
@@ -140,12 +144,12 @@ def nand_mold(p, rng, extent)->tuple: # draw, dims
         return out + [("fill", np.maximum(d + p["scallop_nm"]*np.clip(c/4, -.5, .5), top - p["mask_nm"] + .3*p["mask_nm"] - y)),
                       ("fill", smooth_max(d - 2, y - top + .5*p["mask_nm"], 8))]
     js, ks = seen(s, under + p["layer_nm"]/2 + 3, extent[3] - 10), seen(r, *extent[:2]); y = s["x"][js]
-    mid = (across(r, ks[0], 0.)[1] + across(r, ks[0]+1, 0.)[0])/2 # between two holes
+    mid = _between(r, ks)
     edges = {j: across(s, j, mid) for j in js}
     asks = [("layer", j, "thickness", (mid, edges[j][0]), (mid, edges[j][1]), ("nitride",)) for j in js]
     asks += [("oxide", j, "thickness", (mid, edges[j][1]), (mid, edges[j+1][0]), ("oxide",)) for j in js if j+1 in js]
     asks.append(("mask", 0, "height", (mid, top - p["mask_nm"]), (mid, top), ("mask",)))
-    for k, q, i in [(k, q, i) for k in ks if p["holes"] for q, i in (("cd", np.abs(y).argmin()), ("cd_top", 0), ("cd_bottom", -1))]:
+    for k, q, i in [(k, q, i) for k in ks if p["holes"] and len(js) for q, i in (("cd", np.abs(y).argmin()), ("cd_top", 0), ("cd_bottom", -1))]:
         asks.append(("hole", k, q, *((o, float(y[i])) for o in across(r, k, y[i])), ("fill",)))
     return draw, spans(draw, asks) + pitches("layer", s, js, mid, swap=True) + (pitches("hole", r, ks, 0.) if p["holes"] else [])
 
