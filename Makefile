@@ -45,8 +45,9 @@ export: $(STAMP)  ## notebooks -> semiml/ and README.md, and clean the notebooks
 	$(BIN)/nbdev_clean
 	$(PY) tools/docs.py readme
 
-bench: $(STAMP)  ## scenes per second of the simulators, on one core, into nbs/results/speed/
+bench: $(STAMP)  ## speed of the simulators and of SeSAMI, into nbs/results/speed/
 	$(PY) tools/bench.py --out nbs/results/speed
+	@if [ -n "$$SEMIML_WEIGHTS" ]; then $(PY) tools/bench.py --out nbs/results/speed --sesami; else echo "no SEMIML_WEIGHTS: SeSAMI is not timed"; fi
 
 clean:  ## remove what was built (.venv stays)
 	rm -rf _docs _proc build dist demo .pytest_cache

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['PAPER', 'TABLES', 'cell', 'once', 'read_cells', 'summary', 'pick', 'reproduce', 'write_summary']
 
-# %% ../nbs/api/90_reproduce.ipynb #10e26e05
+# %% ../nbs/api/90_reproduce.ipynb #3cff5120
 import importlib, json, math, time
 from pathlib import Path
 import numpy as np
 from .core import BadInput, atomic_write, provenance
 
-# %% ../nbs/api/90_reproduce.ipynb #b8122eba
+# %% ../nbs/api/90_reproduce.ipynb #c5445538
 def cell(
     table:str, row:str, seed:int, scale:str, # As in the paper: "table1", "SeSAMI"; "ci", "cpu" or "paper"
     data:str, metrics:dict, # "simulated" or "real:NAME"; {name: number}
@@ -37,7 +37,7 @@ def read_cells(root, table:str=None, row:str=None)->list: # of dicts, sorted by 
     out = [once(p, None) for p in sorted(Path(root).glob("*/*.json"))]
     return [c for c in out if table in (None, c["table"]) and row in (None, c["row"])]
 
-# %% ../nbs/api/90_reproduce.ipynb #b0657502
+# %% ../nbs/api/90_reproduce.ipynb #9491f4cc
 PAPER = {("table1", row): dict(zip(("all/avg", "all/max", "all/min", "all/std", "small/avg", "small/max", "small/min", "small/std"), v)) for row, v in {
     "DeepLabV3+": (.9517, .9940, .8374, .0297, .9429, .9915, .8374, .0345), "SAM": (.7614, .9744, .3165, .1548, .7702, .9483, .5065, .1341),
     "SeSAMI": (.9534, .9961, .7167, .0394, .9634, .9961, .9045, .0200)}.items()}
@@ -57,7 +57,7 @@ def pick(rows:list, row:str, metric:str, data:str="simulated", digits:int=3)->st
     r = next((r for r in rows if (r["row"], r["metric"], r["data"]) == (row, metric, data)), None)
     return "" if r is None else f"{r['mean']:.{digits}f}" + (f" ± {r['std']:.{digits}f}" if r["std"] is not None else "")
 
-# %% ../nbs/api/90_reproduce.ipynb #8dc6ebae
+# %% ../nbs/api/90_reproduce.ipynb #ab2353b0
 TABLES = dict(table1="semiml.sesami.table1", real="semiml.sesami.real") # table: the module whose `run(out, scale, seeds)` makes its cells
 
 def reproduce(table:str, out, scale:str="cpu", seeds=(0,))->list: # the cells

@@ -1,25 +1,31 @@
-"""How fast the simulators are, on one core: `python tools/bench.py [--out nbs/results/speed]`
+"""How fast things are: `python tools/bench.py [--out nbs/results/speed] [--sesami]`
 
-Prints scenes per second for every TEM device module at 256 x 256 and pairs per second for every SEM pattern at 2 x 224 x 224: processor time of one thread,
-the median of a few rounds after a warm-up. Speed is measured here and nowhere in the tests: a busy machine must not fail them.
+Simulators: scenes per second for every TEM device module at 256 x 256 and pairs per second for every SEM pattern at 2 x 224 x 224: processor time of one thread,
+the median of a few rounds after a warm-up. SeSAMI: wall time of the encoder, of a prompt on a cached embedding and of a training step, and the ratio to MobileSAM's own predictor with
+the same weights and image, in turn; needs public weights. Speed is measured here and nowhere in the tests: a busy machine must not fail them.
 """
 import argparse
 import json
 import os
+import resource
 import statistics
+import sys
 import time
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"
-if hasattr(os, "sched_setaffinity"): os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+SESAMI = "--sesami" in sys.argv[1:]
+if not SESAMI:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if hasattr(os, "sched_setaffinity"): os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 import torch
 
-from semiml.core import atomic_write, provenance
+from semiml.core import atomic_write
+from semiml.reproduce import cell as result
 from semiml.sim import sem, tem
 from semiml.sim.layout import PATTERNS
 
-torch.set_num_threads(1)
+if not SESAMI: torch.set_num_threads(1)
 
 
 def rate(make, n: int, rounds: int) -> float:
@@ -36,16 +42,59 @@ def rate(make, n: int, rounds: int) -> float:
 def cell(row: str, unit: str, each: dict, config: dict, seconds: float) -> dict:
     "A result cell: the rate of one of each kind in turn, that is the harmonic mean, and the slowest and the fastest kind."
     metrics = {unit: statistics.harmonic_mean(each.values()), f"slowest {unit}": min(each.values()), f"fastest {unit}": max(each.values())}
-    where = provenance()
-    return dict(table="speed", row=row, seed=0, scale="cpu", data="simulated", config=config | dict(threads=1, each=each), metrics=metrics,
-                commit=where["commit"], hardware=where["hardware"], versions={k: where[k] for k in ("python", "torch", "numpy")}, seconds=seconds)
+    return result("speed", row, 0, "cpu", "simulated", metrics, config | dict(threads=1, each=each), seconds)
+
+
+def wall(make, rounds: int = 5) -> float:
+    "Median wall time of a call, s, after a warm-up."
+    make()
+    seen = []
+    for _ in range(rounds):
+        t = time.perf_counter(); make(); seen.append(time.perf_counter() - t)
+    return statistics.median(seen)
+
+
+def sesami_cell(size: int) -> dict:
+    "Encoder, prompt and training step of the adapted MobileSAM, and MobileSAM's own predictor beside it, at 1024 px."
+    from mobile_sam import SamPredictor, sam_model_registry
+    import numpy as np
+    from semiml.sesami.lora import add_lora
+    from semiml.sesami.model import _find, load
+    from semiml.sesami.prompts import Prompt, objects
+    from semiml.sesami.segment import Segmenter
+    from semiml.sesami.train import Batches, Tuner
+    t0, s = time.perf_counter(), tem.scene("finfet_gate", 1, shape=(256, 256))
+    x, y = np.argwhere(objects(s.mask)[0]["mask"])[len(s.mask)][::-1]; prompt = Prompt([[x, y]], [1])
+    seg = Segmenter(load(image_size=size), precision="no"); m = {}
+    def encoder(): seg.seen.clear(); seg.set_image(s.image)
+    m["encoder s"] = wall(encoder); m["prompt s"] = wall(lambda: seg.predict(prompt))
+    fast = Segmenter(seg.sam, precision="bf16")
+    def encoder16(): fast.seen.clear(); fast.set_image(s.image)
+    m["encoder bf16 s"] = wall(encoder16)
+    if size == 1024:
+        peer = SamPredictor(sam_model_registry["vit_t"](checkpoint=str(_find("vit_t"))).eval()); rgb = np.repeat(s.image[..., None], 3, 2).astype(np.uint8)
+        m["peer encoder s"] = wall(lambda: peer.set_image(rgb)); m["encoder time ratio"] = m["encoder s"]/m["peer encoder s"]
+        m["peer prompt s"] = wall(lambda: peer.predict(prompt.points, prompt.labels)); m["prompt time ratio"] = m["prompt s"]/m["peer prompt s"]
+    sam = add_lora(load(image_size=size), rank=16).train(); tuner, batches = Tuner(sam, 1), Batches([s.image], [s.mask], 8)
+    def step():
+        with torch.autocast("cpu", torch.bfloat16): loss = sum(tuner.loss(batches[0]).values())
+        loss.backward()
+    m["LoRA step s"] = wall(step, 3); m["peak memory GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e6
+    return result("speed", f"sesami {size} px", 0, "cpu", "simulated", m, dict(threads=torch.get_num_threads(), objects=8, rounds=1, rank=16), time.perf_counter() - t0)
 
 
 p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 p.add_argument("--out", type=Path, help="folder for the result cells; by default they are only printed")
 p.add_argument("--n", type=int, default=6, help="scenes a round and kind")
 p.add_argument("--rounds", type=int, default=3)
+p.add_argument("--sesami", action="store_true", help="time SeSAMI instead of the simulators")
 args = p.parse_args()
+if SESAMI:
+    for size in (512, 1024):
+        c = sesami_cell(size)
+        print(c["row"], {k: round(v, 3) for k, v in c["metrics"].items()}, flush=True)
+        if args.out: atomic_write(args.out / f"sesami_{size}.json", json.dumps(c, indent=1))
+    sys.exit()
 
 jobs = {
     "simulate TEM": ("scenes/s", {m: (lambda i, m=m: tem.scene(m, i, shape=(256, 256))) for m in tem.modules()}, dict(shape=[256, 256])),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['fingerprint', 'Segmenter', 'material_map']
 
-# %% ../../nbs/api/64_sesami_segment.ipynb #4e062846
+# %% ../../nbs/api/64_sesami_segment.ipynb #fb159cea
 import hashlib
 from collections import OrderedDict
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..core import BadInput, atomic_write, best_precision
 from .model import decode, encode, upscale
 from ..train import read_tensors
 
-# %% ../../nbs/api/64_sesami_segment.ipynb #d12f9834
+# %% ../../nbs/api/64_sesami_segment.ipynb #7d7f8c0c
 def fingerprint(sam)->str: # 16 hexadecimal digits
     "Of an image encoder: all its weights, adapter included, and the image size. Embeddings of another model are never taken for this one's."
     h = hashlib.sha256(f"{sam.kind} {sam.image_size}".encode())
@@ -62,7 +62,7 @@ class Segmenter:
         "The mask for one prompt. Raises `BadInput`."
         return self.ask([prompt])["masks"][0]
 
-# %% ../../nbs/api/64_sesami_segment.ipynb #3797e71d
+# %% ../../nbs/api/64_sesami_segment.ipynb #7c74310f
 def material_map(
     segmenter:Segmenter, prompts:list, classes, # An image is set; a prompt for each object, and the class number of each
     floor:float=-np.inf, chunk:int=16 # Logit below which a pixel is nobody's (255): -inf, every pixel is of some material; objects at a time

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'SMALL', 'devices', 'vocabulary', 'renamed', 'mean_iou', 'over_modules', 'small_modules', 'statistics',
-           'prompted', 'promptless', 'scores', 'row_deeplab', 'row_sam', 'row_sesami', 'run']
+           'prompted', 'promptless', 'scores', 'row_deeplab', 'row_sam', 'row_sesami', 'difference_maps', 'run']
 
-# %% ../../nbs/api/94_sesami_table1.ipynb #fdff2666
+# %% ../../nbs/api/94_sesami_table1.ipynb #8ad8b860
 import os
 from pathlib import Path
 import numpy as np
-from ..core import seed_for
+from ..core import atomic_path, seed_for
 from ..reproduce import cell, once
 from ..segnet import predict, train_supervised
 from .lora import load_adapter, trainable_share
@@ -21,10 +21,10 @@ from .segment import Segmenter, material_map
 from .train import train
 from ..sim import tem
 
-# %% ../../nbs/api/94_sesami_table1.ipynb #55463985
+# %% ../../nbs/api/94_sesami_table1.ipynb #53a1de5c
 SCALES = dict( # modules (None: all), images a module to train and to test, their shape, image size of SAM (None: a tiny SAM of random weights), steps, crops of DeepLabV3+
     ci=dict(modules=2, n_train=1, n_test=1, shape=(96, 96), image_size=None, steps=3, objects=3, rounds=1, rank=2, lr=3e-3, net_steps=4, net_size=(64, 64), net_batch=2),
-    cpu=dict(modules=None, n_train=5, n_test=2, shape=(256, 256), image_size=512, steps=1400, objects=12, rounds=1, rank=16, lr=1.5e-3, net_steps=1400, net_size=(256, 256), net_batch=4),
+    cpu=dict(modules=None, n_train=5, n_test=2, shape=(256, 256), image_size=512, steps=1000, objects=12, rounds=1, rank=16, lr=1e-3, net_steps=1400, net_size=(256, 256), net_batch=4),
     paper=dict(modules=None, n_train=40, n_test=10, shape=(1024, 1024), image_size=1024, steps=40_000, objects=16, rounds=2, rank=32, lr=1e-3, net_steps=40_000, net_size=(512, 512), net_batch=16))
 SMALL = .01 # an object is small below this share of the image; a module is one of small objects if half of its objects are
 
@@ -63,7 +63,7 @@ def statistics(by:dict, small:set, prefix="")->dict:
         if v: out |= {f"{prefix}{name}/{k}": float(f(v)) for k, f in dict(avg=np.mean, max=np.max, min=np.min, std=np.std).items()}
     return out
 
-# %% ../../nbs/api/94_sesami_table1.ipynb #ee851d0c
+# %% ../../nbs/api/94_sesami_table1.ipynb #41d76f7a
 def prompted(segmenter, scenes, kind:str="mixed", seed:int=0, jitter:float=0., jitter_px:float=0.)->list: # a mean IoU an image
     "Material maps from one prompt for each object."
     out = []
@@ -91,7 +91,7 @@ def scores(segmenter, test:dict, examples, seed)->tuple: # metrics, {name: {modu
     for k, v in by.items(): metrics |= statistics(v, small, f"{k}/") if k != "A" else {}
     return metrics, by
 
-# %% ../../nbs/api/94_sesami_table1.ipynb #a794a78c
+# %% ../../nbs/api/94_sesami_table1.ipynb #71e9a67f
 def _runs(table, name): return Path(os.environ.get("SEMIML_RUNS", "runs"))/table/name
 
 def _sam(s): return build("small", seed=1) if s["image_size"] is None else load(image_size=s["image_size"])
@@ -116,8 +116,26 @@ def row_sesami(s, scale, seed, row="SeSAMI", name="sesami", **how): # how: `sesa
     share = trainable_share(sam, show=False)
     return cell("table1", row, seed, scale, "simulated", metrics, s | how | dict(kind=sam.kind, base_hash=sam.base_hash, trained=share[0], trained_share=share[2]), modules=by)
 
+def difference_maps(s, scale, seed, modules=("finfet_gate", "nanosheet_across")):
+    "Figure 8, of models that are trained: image, truth, and the pixels where DeepLabV3+ and SeSAMI are wrong, for processes A, B and C. A matplotlib figure."
+    from matplotlib.figure import Figure
+    names, out = vocabulary(), _runs("table1", f"deeplab_{scale}_{seed}"); data = devices(s, "A", s["n_train"], "train", seed)
+    net = train_supervised([d.image for d in data], [renamed(d, names) for d in data], len(names), out, s["net_steps"], s["net_batch"], s["net_size"], seed=seed, resume=True, progress=False)
+    seg = Segmenter(load_adapter(_sam(s), _runs("table1", f"sesami_{scale}_{seed}")/"model")); rows = [(m, p) for m in modules for p in "ABC"]
+    fig = Figure(figsize=(7, 1.75*len(rows)), dpi=70, layout="constrained"); axs = fig.subplots(len(rows), 4)
+    for ax, (m, p) in zip(axs, rows):
+        d = next(d for d in devices(s, p, s["n_test"], "test", seed) if d.truth["module"] == m); parts = objects(d.mask)
+        prompts = [sample(o["mask"], "mixed", (seed, 0, i), parts) for i, o in enumerate(parts)]; ours = material_map(seg.set_image(d.image), prompts, [o["cls"] for o in parts])["map"] != d.mask
+        theirs = predict(net, d.image).argmax(0) != renamed(d, names)
+        for a, im, t in zip(ax, (d.image, d.mask, theirs, ours), (f"{m}, process {p}", "truth", f"DeepLabV3+: {theirs.mean():.1%} wrong", f"SeSAMI: {ours.mean():.1%} wrong")):
+            a.imshow(im, **(dict(cmap="gray") if im is d.image else dict(cmap="tab10", vmin=0, vmax=9) if im is d.mask else dict(cmap="Reds", vmin=0, vmax=1))); a.set_title(t, fontsize=7); a.axis("off")
+    return fig
+
 def run(out, scale:str="cpu", seeds=(0,)):
-    "Make the cells of table 1 that are missing in the folder `out`. Raises `BadInput`, `CannotSave`."
+    "Make the cells of table 1 that are missing in the folder `out`, and figure 8. Raises `BadInput`, `CannotSave`."
     s, out = SCALES[scale], Path(out)
     for seed in seeds:
         for name, row in dict(sam=row_sam, deeplab=row_deeplab, sesami=row_sesami).items(): once(out/f"{name}_{scale}_{seed}.json", lambda: row(s, scale, seed))
+        if not (picture := out/f"figure8_{scale}_{seed}.png").exists():
+            if (_runs("table1", f"sesami_{scale}_{seed}")/"model").is_dir():
+                with atomic_path(picture) as tmp: difference_maps(s, scale, seed, list(tem.MODULES)[:1] if scale == "ci" else ("finfet_gate", "nanosheet_across")).savefig(tmp, format="png")
