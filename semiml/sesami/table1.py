@@ -24,7 +24,7 @@ from ..sim import tem
 # %% ../../nbs/api/94_sesami_table1.ipynb #53a1de5c
 SCALES = dict( # modules (None: all), images a module to train and to test, their shape, image size of SAM (None: a tiny SAM of random weights), steps, crops of DeepLabV3+
     ci=dict(modules=2, n_train=1, n_test=1, shape=(96, 96), image_size=None, steps=3, objects=3, rounds=1, rank=2, lr=3e-3, net_steps=4, net_size=(64, 64), net_batch=2),
-    cpu=dict(modules=None, n_train=5, n_test=2, shape=(256, 256), image_size=512, steps=1000, objects=12, rounds=1, rank=16, lr=1e-3, net_steps=1400, net_size=(256, 256), net_batch=4),
+    cpu=dict(modules=None, n_train=5, n_test=2, shape=(256, 256), image_size=512, steps=700, objects=12, rounds=1, rank=16, lr=1e-3, net_steps=900, net_size=(256, 256), net_batch=4),
     paper=dict(modules=None, n_train=40, n_test=10, shape=(1024, 1024), image_size=1024, steps=40_000, objects=16, rounds=2, rank=32, lr=1e-3, net_steps=40_000, net_size=(512, 512), net_batch=16))
 SMALL = .01 # an object is small below this share of the image; a module is one of small objects if half of its objects are
 
