@@ -63,7 +63,7 @@ def row(name, adapted:bool, scale:str, seed:int, steps:int, image_size:int=512, 
 
 def run(out, scale:str="cpu", seeds=(0,)):
     "The cells that are missing. Raises `BadInput`, `CannotSave`."
-    steps = dict(ci=4, cpu=300, paper=5000)[scale]; size = dict(ci=128, cpu=512, paper=1024)[scale]
+    steps = dict(ci=4, cpu=200, paper=5000)[scale]; size = dict(ci=128, cpu=512, paper=1024)[scale]
     for seed in seeds:
         for name in SETS:
             for adapted in (False, True): once(Path(out)/f"{name}_{'sesami' if adapted else 'sam'}_{scale}_{seed}.json", lambda: row(name, adapted, scale, seed, steps, size))
