@@ -118,11 +118,16 @@ def report(args):
 def measure(args):
     from semiml.measure import measure_folder, over_images
     from semiml.metrology.table import table
-    how = dict(mask=dict(material=args.material, beside=args.beside), lines=dict(method=args.edge, share=args.share, line=args.line, axis=args.axis),
-               holes=dict(definition=args.edge or "threshold", share=args.share, polarity=args.polarity)).get(args.what, {})
+    settings = dict(mask=dict(material=args.material, beside=args.beside), lines=dict(line=args.line, axis=args.axis), holes=dict(polarity=args.polarity),
+                    epe=dict(reach_px=args.reach, free=tuple(args.free.split(",")) if args.free else None)); edge = dict(edge=args.edge, share=args.share)
+    given = [k for k, v in settings.items() if any(o is not None for o in v.values())]; what = args.what if args.what != "auto" or len(given) != 1 else given[0]
+    if wrong := [k for k in given if k != what]: raise BadInput(f"settings of --what {wrong[0]} do not belong to --what {what}: give the ones of what is measured")
+    if what in ("auto", "mask") and any(v is not None for v in edge.values()): raise BadInput("--edge and --share belong to --what lines, holes or epe: say which")
+    name = dict(lines="method", holes="definition").get(what, "edge"); how = settings.get(what, {}) | {name: args.edge, "share": args.share}
     how = {k: v for k, v in how.items() if v is not None}
-    rows, failed = measure_folder(args.data, need_out(args), args.what, args.design, args.pixel_size, progress=sys.stderr.isatty(), **how)
-    print(table(over_images(rows)))
+    rows, failed = measure_folder(args.data, need_out(args), what, args.design, args.pixel_size, progress=sys.stderr.isatty(), **how)
+    print(table(over_images(rows) if len({r["image"] for r in rows}) > 1 else [{k: v for k, v in r.items() if k not in ("image", "removed")} for r in rows]))
+    for text in sorted({r["removed"] for r in rows if "removed" in r}): print(text)
     for name, why in failed.items(): print(f"semiml: {name}: not measured, {why}", file=sys.stderr)
     print(f"{len(rows)} rows of {len({r['image'] for r in rows})} images in {args.out}" + (f"; {len(failed)} images could not be measured" if failed else ""))
 
@@ -188,9 +193,10 @@ def parser()->argparse.ArgumentParser:
     q.add_argument("--what", default="auto", choices=("auto", "lines", "holes", "mask", "epe"), help="auto: masks or designs if there are any, else lines, else holes")
     q.add_argument("--design", help="design of all images, for --what epe"); q.add_argument("--pixel-size", type=float, help="nm; the default is the image's own, else pixels")
     q.add_argument("--material", help="in masks, measure only what stands of this material"); q.add_argument("--beside", help="and between walls of this one")
-    q.add_argument("--edge", help="lines and holes: threshold, derivative or sigmoid"); q.add_argument("--share", type=float, help="level of the threshold, 0 to 1")
+    q.add_argument("--edge", help="threshold or derivative; for lines also sigmoid"); q.add_argument("--share", type=float, help="level of the threshold, 0 to 1")
     q.add_argument("--line", choices=("bright", "dark"), help="which stripe is the line"); q.add_argument("--axis", choices=("y", "x"), help="along which lines run")
     q.add_argument("--polarity", choices=("auto", "dark", "bright"), help="of holes")
+    q.add_argument("--reach", type=float, help="epe: how far from a design edge to look, px"); q.add_argument("--free", help="epe: what the alignment may remove, such as shift,scale,aspect")
     q = add(top, "align", align_images, "where one image lies on another one or on its design; exit code 1 where that cannot be known")
     q.add_argument("moving", help="image or design file"); q.add_argument("fixed", help="image or design file")
     q.add_argument("--method", default="auto", help="auto, template, phase or features"); q.add_argument("--max-shift", type=float, help="search range, px of fixed")
