@@ -125,16 +125,20 @@ def scene(
 )->Scene:
     "One cross-section. Raises `BadInput`. Simulator only, not validated on fab data."
     seed = seeds(seed); lamella = seed if lamella is None else seeds(lamella, "lamella")
-    rng = np.random.default_rng([1, *seed]); p = settings(module, process, [0, *lamella], rng, **given)
+    if module not in MODULES: raise BadInput(f"module={module!r} is not known, choose one of {', '.join(MODULES)}")
     m = MODULES[module]; px = m["pixel_size_nm"] if pixel_size_nm is None else pixel_size_nm
     if modality not in ("BF", "HAADF"): raise BadInput(f"modality={modality!r} is not known, choose BF or HAADF")
     if not np.isscalar(px) or isinstance(px, str) or not np.isfinite(px) or px <= 0: raise refuse(f"pixel_size_nm={px!r} must be a number above 0")
     if np.shape(shape) != (2,) or not all(isinstance(o, (int, np.integer)) and o >= 32 for o in shape):
         raise refuse(f"shape={shape!r} must be two whole numbers, 32 or above")
-    field = np.multiply(shape[::-1], px); view = dict(rotation_deg=p["rotation_deg"], shift_nm=(p["shift_x"]*field[0], p["shift_y"]*field[1]))
-    reach = field/2 + np.abs(view["shift_nm"]) + field[::-1]/2*abs(np.sin(np.radians(p["rotation_deg"]))) + 2
-    extent = tuple(float(o) for o in (-reach[0], reach[0], -reach[1], reach[1]))
-    draw, dims = m["build"]({k: p[k] for k in m["settings"][process]}, rng, extent)
+    for again in range(20): # a few of the drawn settings do not fit into each other: then all of the lamella are drawn again
+        rng = np.random.default_rng([1, *seed]); p = settings(module, process, [again, *lamella], rng, **given)
+        field = np.multiply(shape[::-1], px); view = dict(rotation_deg=p["rotation_deg"], shift_nm=(p["shift_x"]*field[0], p["shift_y"]*field[1]))
+        reach = field/2 + np.abs(view["shift_nm"]) + field[::-1]/2*abs(np.sin(np.radians(p["rotation_deg"]))) + 2
+        extent = tuple(float(o) for o in (-reach[0], reach[0], -reach[1], reach[1]))
+        try: draw, dims = m["build"]({k: p[k] for k in m["settings"][process]}, rng, extent); break
+        except BadInput:
+            if set(given) & set(m["settings"][process]) or again == 19: raise # what the user gave is his to change
     small = min((o for o in dims if o["edges"]), key=lambda o: o["value_nm"], default=None)
     if small is not None and px > 2.5*small["value_nm"]:
         raise refuse(f"a pixel of {px:g} nm is larger than the {small['feature']} {small['quantity']} of {small['value_nm']:.2g} nm, "
