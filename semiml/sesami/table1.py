@@ -7,7 +7,7 @@ __all__ = ['SCALES', 'SMALL', 'devices', 'vocabulary', 'renamed', 'mean_iou', 'o
            'prompted', 'promptless', 'scores', 'row_deeplab', 'row_sam', 'row_sesami', 'row_figure9', 'difference_maps',
            'run']
 
-# %% ../../nbs/api/94_sesami_table1.ipynb #3a22883b
+# %% ../../nbs/api/94_sesami_table1.ipynb #29350e13
 import os
 from pathlib import Path
 import numpy as np
@@ -23,11 +23,12 @@ from .prompts import KINDS, objects, sample
 from .segment import Segmenter, material_map
 from .train import train
 from ..sim import tem
+from ..train import read_log
 
-# %% ../../nbs/api/94_sesami_table1.ipynb #5f62988a
+# %% ../../nbs/api/94_sesami_table1.ipynb #32a43272
 SCALES = dict( # modules (None: all), images a module to train and to test, their shape, image size of SAM (None: a tiny SAM of random weights), steps, crops of DeepLabV3+
     ci=dict(modules=2, n_train=1, n_test=1, shape=(96, 96), image_size=None, steps=3, objects=3, rounds=1, rank=2, lr=3e-3, net_steps=4, net_size=(64, 64), net_batch=2),
-    cpu=dict(modules=None, n_train=5, n_test=2, shape=(256, 256), image_size=512, steps=700, objects=12, rounds=1, rank=16, lr=1e-3, net_steps=900, net_size=(256, 256), net_batch=4),
+    cpu=dict(modules=None, n_train=5, n_test=1, shape=(256, 256), image_size=512, steps=700, objects=12, rounds=1, rank=16, lr=1e-3, net_steps=900, net_size=(256, 256), net_batch=4),
     paper=dict(modules=None, n_train=40, n_test=10, shape=(1024, 1024), image_size=1024, steps=40_000, objects=16, rounds=2, rank=32, lr=1e-3, net_steps=40_000, net_size=(512, 512), net_batch=16))
 SMALL = .01 # an object is small below this share of the image; a module is one of small objects if half of its objects are
 
@@ -66,7 +67,7 @@ def statistics(by:dict, small:set, prefix="")->dict:
         if v: out |= {f"{prefix}{name}/{k}": float(f(v)) for k, f in dict(avg=np.mean, max=np.max, min=np.min, std=np.std).items()}
     return out
 
-# %% ../../nbs/api/94_sesami_table1.ipynb #438cdf23
+# %% ../../nbs/api/94_sesami_table1.ipynb #31817d84
 def prompted(segmenter, scenes, kind:str="mixed", seed:int=0, jitter:float=0., jitter_px:float=0.)->list: # a mean IoU an image
     "Material maps from one prompt for each object."
     out = []
@@ -94,7 +95,7 @@ def scores(segmenter, test:dict, examples, seed)->tuple: # metrics, {name: {modu
     for k, v in by.items(): metrics |= statistics(v, small, f"{k}/") if k != "A" else {}
     return metrics, by
 
-# %% ../../nbs/api/94_sesami_table1.ipynb #996e9a88
+# %% ../../nbs/api/94_sesami_table1.ipynb #fb65d5a8
 def _runs(table, name): return Path(os.environ.get("SEMIML_RUNS", "runs"))/table/name
 
 def _sam(s): return build("small", seed=1) if s["image_size"] is None else load(image_size=s["image_size"])
@@ -104,7 +105,7 @@ def row_deeplab(s, scale, seed):
     net = train_supervised([d.image for d in data], [renamed(d, names) for d in data], len(names), out, s["net_steps"], s["net_batch"], s["net_size"], seed=seed, resume=(out/"config.json").exists())
     test = {p: devices(s, p, s["n_test"], "test", seed) for p in "ABC"}
     by = {p: over_modules(v, [mean_iou(predict(net, d.image).argmax(0), renamed(d, names)) for d in v]) for p, v in test.items()}; small = small_modules(test["A"])
-    return cell("table1", "DeepLabV3+", seed, scale, "simulated", statistics(by["A"], small) | statistics(by["B"], small, "B/") | statistics(by["C"], small, "C/"), s | dict(pretrained=net.pretrained), modules=by)
+    return cell("table1", "DeepLabV3+", seed, scale, "simulated", statistics(by["A"], small) | statistics(by["B"], small, "B/") | statistics(by["C"], small, "C/"), s | dict(pretrained=net.pretrained, train_seconds=read_log(out)[-1]["seconds"]), modules=by)
 
 def row_sam(s, scale, seed):
     test = {p: devices(s, p, s["n_test"], "test", seed) for p in "ABC"}; sam = _sam(s)
@@ -117,7 +118,7 @@ def row_sesami(s, scale, seed, row="SeSAMI", name="sesami", **how): # how: `sesa
     else: train([d.image for d in data], [d.mask for d in data], out, sam, steps=s["steps"], objects=s["objects"], rounds=s["rounds"], rank=s["rank"], lr=s["lr"], seed=seed, resume=(out/"config.json").exists(), **how)
     test = {p: devices(s, p, s["n_test"], "test", seed) for p in "ABC"}; metrics, by = scores(Segmenter(sam), test, data, seed)
     share = trainable_share(sam, show=False)
-    return cell("table1", row, seed, scale, "simulated", metrics, s | how | dict(kind=sam.kind, base_hash=sam.base_hash, trained=share[0], trained_share=share[2]), modules=by)
+    return cell("table1", row, seed, scale, "simulated", metrics, s | how | dict(train_seconds=read_log(out)[-1]["seconds"], kind=sam.kind, base_hash=sam.base_hash, trained=share[0], trained_share=share[2]), modules=by)
 
 def row_figure9(s, scale, seed, row, most:int=4): # "superpixels", "SAM" or "SeSAMI": figure 9, before any round of the data engine
     "What a mask costs a simulated annotator: clicks and brushed pixels an object until an IoU of 0.9, over all modules of process A."
