@@ -7,7 +7,7 @@ __all__ = ['SCALES', 'SMALL', 'devices', 'vocabulary', 'renamed', 'mean_iou', 'o
            'prompted', 'promptless', 'scores', 'row_deeplab', 'row_sam', 'row_sesami', 'row_figure9', 'difference_maps',
            'run']
 
-# %% ../../nbs/api/94_sesami_table1.ipynb #29350e13
+# %% ../../nbs/api/94_sesami_table1.ipynb #24c3a222
 import os
 from pathlib import Path
 import numpy as np
@@ -25,7 +25,7 @@ from .train import train
 from ..sim import tem
 from ..train import read_log
 
-# %% ../../nbs/api/94_sesami_table1.ipynb #32a43272
+# %% ../../nbs/api/94_sesami_table1.ipynb #f35356f7
 SCALES = dict( # modules (None: all), images a module to train and to test, their shape, image size of SAM (None: a tiny SAM of random weights), steps, crops of DeepLabV3+
     ci=dict(modules=2, n_train=1, n_test=1, shape=(96, 96), image_size=None, steps=3, objects=3, rounds=1, rank=2, lr=3e-3, net_steps=4, net_size=(64, 64), net_batch=2),
     cpu=dict(modules=None, n_train=5, n_test=1, shape=(256, 256), image_size=512, steps=700, objects=12, rounds=1, rank=16, lr=1e-3, net_steps=900, net_size=(256, 256), net_batch=4),
@@ -67,7 +67,7 @@ def statistics(by:dict, small:set, prefix="")->dict:
         if v: out |= {f"{prefix}{name}/{k}": float(f(v)) for k, f in dict(avg=np.mean, max=np.max, min=np.min, std=np.std).items()}
     return out
 
-# %% ../../nbs/api/94_sesami_table1.ipynb #31817d84
+# %% ../../nbs/api/94_sesami_table1.ipynb #6b5df0b8
 def prompted(segmenter, scenes, kind:str="mixed", seed:int=0, jitter:float=0., jitter_px:float=0.)->list: # a mean IoU an image
     "Material maps from one prompt for each object."
     out = []
@@ -95,7 +95,7 @@ def scores(segmenter, test:dict, examples, seed)->tuple: # metrics, {name: {modu
     for k, v in by.items(): metrics |= statistics(v, small, f"{k}/") if k != "A" else {}
     return metrics, by
 
-# %% ../../nbs/api/94_sesami_table1.ipynb #fb65d5a8
+# %% ../../nbs/api/94_sesami_table1.ipynb #05010035
 def _runs(table, name): return Path(os.environ.get("SEMIML_RUNS", "runs"))/table/name
 
 def _sam(s): return build("small", seed=1) if s["image_size"] is None else load(image_size=s["image_size"])
