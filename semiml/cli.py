@@ -220,8 +220,9 @@ def parser()->argparse.ArgumentParser:
     q.add_argument("--sampling-steps", type=int, default=30, help="at the coarsest level")
     q = add(ddpm, "evaluate", ddpm_evaluate, "judge the drawn images beside the real ones")
     q.add_argument("run", help="folder of a run"); q.add_argument("--samples", help="folder of generated images; the default is RUN/samples")
-    from semiml.sesami.command import add_parsers
-    add_parsers(top, add)
+    from semiml.sesami import command as sesami
+    from semiml.semisup import command as semisup
+    for method in (sesami, semisup): method.add_parsers(top, add)
     q = add(top, "reproduce", reproduce, "make the results of a table that are missing, one file each; --summary collects them")
     q.add_argument("table", nargs="?", help="such as table1"); q.add_argument("--summary", action="store_true", help="write summary.json from what is in --out")
     q.add_argument("--seeds", default="0", help="comma-separated")

@@ -42,6 +42,10 @@ PAPER = {("table1", row): dict(zip(("all/avg", "all/max", "all/min", "all/std", 
     "DeepLabV3+": (.9517, .9940, .8374, .0297, .9429, .9915, .8374, .0345), "SAM": (.7614, .9744, .3165, .1548, .7702, .9483, .5065, .1341),
     "SeSAMI": (.9534, .9961, .7167, .0394, .9634, .9961, .9045, .0200)}.items()}
 PAPER["table1", "SeSAMI"]["improved/share"] = .9796
+PAPER |= {("table2", row): dict(zip(("A20/all", "A20/material", "A20/defect", "A60/all", "A60/material", "A60/defect"), v)) for row, v in {
+    "Supervised": (.852, .974, .592, .867, .976, .634), "CutMix": (.867, .978, .630, .868, .978, .634), "UniMatch": (.795, .958, .440, .827, .968, .521), "Proposed": (.874, .979, .650, .877, .979, .661)}.items()}
+PAPER |= {("table3", row): dict(zip(("A20/all", "A20/defect", "A60/all", "A60/defect"), v)) for row, v in {
+    "Supervised": (.646, .091, .813, .515), "CutMix": (.784, .440, .843, .599), "Proposed": (.825, .556, .845, .604)}.items()}
 
 def summary(cells:list)->list: # of dict(table, row, metric, data, scale, mean, std, n, paper)
     "Over seeds: std is the sample standard deviation, None for one seed."
@@ -58,13 +62,14 @@ def pick(rows:list, row:str, metric:str, data:str="simulated", digits:int=3)->st
     return "" if r is None else f"{r['mean']:.{digits}f}" + (f" ± {r['std']:.{digits}f}" if r["std"] is not None else "")
 
 # %% ../nbs/api/90_reproduce.ipynb #ab2353b0
-TABLES = dict(table1="semiml.sesami.table1", real="semiml.sesami.real") # table: the module whose `run(out, scale, seeds)` makes its cells
+TABLES = dict( # table: (module, function) that make its cells, each called with (folder, scale, seeds)
+    table1=[("sesami.table1", "run")], table2=[("semisup.tables", "run")], table3=[("semisup.tables", "run")], real=[("sesami.real", "run"), ("semisup.tables", "run_real")])
 
 def reproduce(table:str, out, scale:str="cpu", seeds=(0,))->list: # the cells
     "Make the cells of a table that are missing. Raises `BadInput`, `CannotSave`."
     if table not in TABLES: raise BadInput(f"table {table!r} is not known, there are: {', '.join(TABLES)}")
     if scale not in ("ci", "cpu", "paper"): raise BadInput(f"scale={scale!r} is not known, choose ci, cpu or paper")
-    importlib.import_module(TABLES[table]).run(Path(out)/table, scale, seeds)
+    for module, make in TABLES[table]: getattr(importlib.import_module(f"semiml.{module}"), make)(Path(out)/table, scale, seeds)
     return read_cells(out, table)
 
 def write_summary(out)->Path:

@@ -102,7 +102,7 @@ def learning_rate(step:int, steps:int, lr:float, warmup:int)->float:
     return lr * min(1, (step + 1)/max(1, warmup)) * min(1, .1 + .9*(steps - step)/tail)
 
 def fit(
-    method:nn.Module, # has `loss(batch) -> dict[str, scalar tensor]`
+    method:nn.Module, # has `loss(batch) -> dict[str, scalar tensor]`, and may have `notes() -> dict` for the log
     batches, # `batches[step]` is the batch of that step: tensors whose first axis is the sample
     steps:int, # optimiser steps in all
     out:str|Path, # the run's folder
@@ -147,10 +147,11 @@ def fit(
             optimiser_.step(); optimiser_.zero_grad()
             ema.step(params)
             if (step + 1) % log_every == 0 or step + 1 == steps:
+                said = method.notes() if hasattr(method, "notes") else {} # what a method has to say beside its losses; words go on the progress line
                 row = dict(step=step + 1, loss=total.item(), **{k: v.item() for k, v in losses.items()}, grad_norm=float(norm),
-                           lr=optimiser.param_groups[0]["lr"], seconds=round(before + time.time() - t0, 2))
+                           lr=optimiser.param_groups[0]["lr"], seconds=round(before + time.time() - t0, 2)) | said
                 log_file.write(json.dumps(row) + "\n")
-                bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
+                bar.set_postfix(loss=f"{row['loss']:.4f}", **{k: v for k, v in said.items() if isinstance(v, str)}, refresh=False)
             if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
                 save_checkpoint(out/"checkpoints"/f"step-{step + 1:06d}.safetensors", step + 1, method, optimiser, ema)
                 for old in checkpoints(out)[:-keep]: old.unlink()
