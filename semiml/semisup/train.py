@@ -41,7 +41,7 @@ def train(
     n_classes:int, out, method:str="proposed", # The run's folder; of `METHODS`
     scale:str="cpu", steps:int=None, n:int=None, m:int=None, side:int=None, # See `SCALES`
     names=None, tau:float=.95, lam:float=.5, teacher:float=0., strength:float=1., # Of the classes; see `SemiSupervised`; of the perturbations
-    options:dict=None, # Over the options of the method, for ablations: sets, cutmix, features, choose
+    options:dict=None, # Over the options of the method, for ablations: sets, cutmix, features, choose, labels
     lr:float=2e-3, flips:str="h", seed:int=0, net=None, # Of AdamW; mirror images that could be real; None: `segnet.deeplab` with the public encoder weights, if they are here
     resume:bool=False, progress:bool=True, record:dict=None, **how # More for config.json; settings of `train.fit`
 ): # the network, in eval mode; it is in out/"model" too
@@ -56,7 +56,7 @@ def train(
     expected = class_shares(masks, n_classes, names)
     if o["sets"] and not len(unlabelled): warnings.warn(f"method={method!r} without unlabelled images: trained on the labels alone (supervised)", stacklevel=2)
     net = deeplab(n_classes, seed=seed_for(seed, "net")) if net is None else net
-    views = Views(images, masks, unlabelled, s["n"], s["m"], crop_size([*images, *unlabelled], s["side"]), o["sets"], o["cutmix"], strength, flips, seed)
+    views = Views(images, masks, unlabelled, s["n"], s["m"], crop_size([*images, *unlabelled], s["side"]), o["sets"], o["cutmix"], strength, flips, seed, o["labels"])
     learner = SemiSupervised(net, n_classes, o["choose"], o["features"], tau, lam, teacher, expected, names)
     config = dict(method=method, n_images=len(images), n_unlabelled=len(unlabelled), classes=names and list(names), tau=tau, lam=lam, teacher=teacher, strength=strength, flips=flips, pretrained=net.pretrained,
                   **{k: v for k, v in s.items() if k != "steps"}, **o) | (record or {})
