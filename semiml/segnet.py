@@ -68,10 +68,14 @@ class Crops:
         self.images = [gray(i)[0, 0] for i in images]; self.masks = [torch.as_tensor(np.asarray(m)).long() for m in masks]
         self.n, self.size, self.seed, self.flips = n, size, seed, flips
 
+    @staticmethod
+    def _start(rng, n, k): # of a crop of k in n pixels, drawn from beyond both ends and moved in: else the rows at the border would hardly ever be seen
+        return int(np.clip(rng.integers(-(k//4), n - k + k//4 + 1), 0, n - k))
+
     def __getitem__(self, step):
         rng, (h, w), out = np.random.default_rng(seed_for(self.seed, "crops", step)), self.size, []
         for i in rng.choice(len(self.images), self.n, replace=self.n > len(self.images)):
-            x, m = self.images[i], self.masks[i]; y0, x0 = rng.integers(m.shape[0] - h + 1), rng.integers(m.shape[1] - w + 1)
+            x, m = self.images[i], self.masks[i]; y0, x0 = (self._start(rng, n, k) for n, k in zip(m.shape, self.size))
             dims = [d for d, k in ((0, "v"), (1, "h")) if k in self.flips and rng.random() < .5]
             out.append([a[y0:y0+h, x0:x0+w].flip(dims) for a in (x, m)])
         return dict(image=torch.stack([o[0] for o in out])[:, None], mask=torch.stack([o[1] for o in out]))

@@ -20,7 +20,7 @@ METHODS = { # strong views: names for `augment.perturb`, "colour" (that of photo
     "supervised": dict(sets=(), cutmix=False, features=False, choose="all", labels=()),
     "cutmix": dict(sets=("",), cutmix=True, features=False, choose="all", labels=()), # Yun et al. 2019; for segmentation French et al. 2020
     "unimatch": dict(sets=("colour", "colour"), cutmix=True, features=True, choose="all", labels=()), # Yang et al. 2023
-    "proposed": dict(sets=TEM, cutmix=False, features=True, choose="highest", labels=TEM)}
+    "proposed": dict(sets=TEM, cutmix=False, features=True, choose="highest", labels=())}
 
 def colour(x, seed)->torch.Tensor: # like x, (N, 1, H, W) about -1 to 1
     "Brightness and contrast times 0.5 to 1.5 and blur, as UniMatch's strong view for photographs (its hue and saturation have no meaning in gray). It makes materials look like others."

@@ -6,7 +6,8 @@
 __all__ = ['KINDS', 'Prompt', 'add', 'show', 'objects', 'sample', 'correction', 'simulate_clicks']
 
 # %% ../../nbs/api/62_sesami_prompts.ipynb #p6200004
-from dataclasses import dataclass, replace
+import copy
+from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage as nd
 from skimage.measure import label
@@ -63,8 +64,10 @@ def add(
     x:float, y:float, label:int=1 # px; 1: in the object, 0: outside it
 )->Prompt:
     "A new prompt with one more click; box and mask stay as they are. Raises `BadInput`."
-    p = Prompt() if prompt is None else prompt
-    return replace(p, points=np.vstack([p.points, _numbers([x, y], "the click", (1, 2))]), labels=np.append(p.labels, label))
+    q = Prompt() if prompt is None else copy.copy(prompt) # not made anew: the mask may be a model's own logits, which no person could give
+    if label not in (0, 1): raise BadInput(f"label={label!r} must be 1 (in the object) or 0 (outside it)")
+    q.points, q.labels = np.vstack([q.points, _numbers([x, y], "the click", (1, 2))]), np.append(q.labels, label)
+    return q
 
 # %% ../../nbs/api/62_sesami_prompts.ipynb #p6200011
 def show(
