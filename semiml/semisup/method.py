@@ -130,7 +130,7 @@ class SemiSupervised(nn.Module):
 
     def vanished(self, below:float=.05)->list:
         "Names of the classes that are in the labels but whose share of the pseudo-labels has fallen below `below` of that: the network is forgetting them."
-        return [n for n, e, s in zip(self.names, self.expected.tolist(), self.share.tolist()) if e > 0 and s < below*e] if self.steps >= 20 else []
+        return [n for n, e, s in zip(self.names, self.expected.tolist(), self.share.tolist()) if e > 0 and s < below*e] if self.sure > .3 else [] # before that it knows nothing yet
 
     def notes(self)->dict: # for the log and the progress line
         if not self.steps: return {}
