@@ -49,7 +49,7 @@ def by_clicks(segmenter, truth, goal:float=GOAL, n_max:int=10, seed=0, start=Non
     def ask(p): return start if p is first and start is not None else segmenter.predict(p)
     r = simulate_clicks(ask, truth, n_max, goal, seed, start=first); best = r["mask"]
     if start is not None and iou(start, truth) > iou(best, truth): best = start
-    px, mask = brushed(best, truth, goal)
+    px, mask = min((brushed(m, truth, goal) for m in (best, np.zeros_like(truth))), key=lambda o: o[0]) # nobody repairs what is quicker to paint anew
     return dict(clicks=len(r["iou"]), pixels=px, iou=iou(mask, truth), mask=mask)
 
 # %% ../../nbs/api/67_sesami_engine.ipynb #21edaef0
