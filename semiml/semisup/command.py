@@ -8,13 +8,13 @@ __all__ = ['train', 'segment', 'add_parsers']
 # %% ../../nbs/api/72_semisup_command.ipynb #5e720003
 import sys, warnings
 from pathlib import Path
-from ..core import BadInput
+from ..cli import need_out
 
 # %% ../../nbs/api/72_semisup_command.ipynb #5e720005
 def train(args):
     from semiml.datasets import open_dataset
     from semiml.semisup.train import train
-    ds, out = open_dataset(args.data, masks=True), _need(args); ims = [ds[i].pixels for i in range(len(ds))]; masks = [ds.mask(i, im.shape) for i, im in enumerate(ims)]
+    ds, out = open_dataset(args.data, masks=True), need_out(args); ims = [ds[i].pixels for i in range(len(ds))]; masks = [ds.mask(i, im.shape) for i, im in enumerate(ims)]
     names = ds.classes or [f"class {k}" for k in range(1 + max(int(m[m != 255].max(initial=0)) for m in masks))]; free = []
     for folder in args.unlabelled or []:
         more = open_dataset(folder, allow_mixed_pixel_size=True); free += [more[i].pixels for i in range(len(more))]
@@ -26,15 +26,11 @@ def train(args):
               progress=sys.stderr.isatty(), record=dict(data=str(args.data), unlabelled=[str(f) for f in args.unlabelled or []]))
     print(f"trained on {len(ds)} labelled and {len(free)} other images; the network is in {out/'model'}")
 
-def _need(args):
-    if not args.out: raise BadInput("no output folder: give --out FOLDER")
-    return Path(args.out)
-
 def segment(args):
     from semiml.datasets import create, open_dataset
     from semiml.segnet import load, predict
     from tqdm.auto import tqdm
-    run, out = Path(args.run), _need(args); net = load(run/"model" if (run/"model").is_dir() else run); ds = open_dataset(args.data, allow_mixed_pixel_size=True); images, masks = {}, {}
+    run, out = Path(args.run), need_out(args); net = load(run/"model" if (run/"model").is_dir() else run); ds = open_dataset(args.data, allow_mixed_pixel_size=True); images, masks = {}, {}
     for i, name in enumerate(tqdm(ds.names, desc="segment", disable=not sys.stderr.isatty())):
         p = predict(net, (im := ds[i]).pixels, args.window); images[name], masks[name] = im, p.argmax(0).astype("uint8"); masks[name][p.max(0) < args.sure] = 255
     create(out, images, masks, net.classes, groups=ds.groups and dict(zip(ds.names, ds.groups)))

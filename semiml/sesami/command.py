@@ -8,6 +8,7 @@ __all__ = ['train', 'adapted', 'read_prompts', 'segment', 'export', 'add_parsers
 # %% ../../nbs/api/93_sesami_command.ipynb #f8517432
 import json, sys
 from pathlib import Path
+from ..cli import need_out
 from ..core import BadInput
 
 # %% ../../nbs/api/93_sesami_command.ipynb #a5fd7bae
@@ -15,16 +16,12 @@ def train(args):
     from semiml.datasets import open_dataset
     from semiml.sesami.lora import trainable_share
     from semiml.sesami.train import train
-    ds = open_dataset(args.data, masks=True); out = _need(args)
+    ds = open_dataset(args.data, masks=True); out = need_out(args)
     ims = [ds[i].pixels for i in range(len(ds))]; masks = [ds.mask(i, im.shape) for i, im in enumerate(ims)]
     background = [_class(ds, c) for c in args.background.split(",")] if args.background else ()
     sam = train(ims, masks, out, checkpoint=args.checkpoint, scale=args.scale, image_size=args.image_size, steps=args.steps, rank=args.rank, kind=args.prompts, flips=args.flips,
                 background=background, seed=args.seed, resume=args.resume, progress=sys.stderr.isatty(), record=dict(data=str(args.data), classes=ds.classes))
     trainable_share(sam); print(f"adapted {sam.kind} to {len(ds)} images; the adapter is in {out/'model'}")
-
-def _need(args):
-    if not args.out: raise BadInput("no output folder: give --out FOLDER")
-    return Path(args.out)
 
 def _class(ds, name):
     if name in (ds.classes or ()): return ds.classes.index(name)
@@ -55,7 +52,7 @@ def segment(args):
     from semiml.sesami.segment import Segmenter, material_map
     from tqdm.auto import tqdm
     if bool(args.prompts) == bool(args.examples): raise BadInput("say what is what in one way: --prompts FILE.json, or --examples FOLDER with a few masks")
-    ds, out = open_dataset(args.data, allow_mixed_pixel_size=True), _need(args); seg = Segmenter(adapted(args.run, args.checkpoint), args.cache)
+    ds, out = open_dataset(args.data, allow_mixed_pixel_size=True), need_out(args); seg = Segmenter(adapted(args.run, args.checkpoint), args.cache)
     if args.prompts:
         given = read_prompts(args.prompts)
         if odd := set(given) - set(ds.names): raise BadInput(f"{args.prompts}: has prompts for {min(odd)!r}, but {ds.root} has no image of that name")
@@ -74,7 +71,7 @@ def segment(args):
 
 def export(args):
     from semiml.sesami.lora import export
-    sam = adapted(args.run, args.checkpoint); out = _need(args)
+    sam = adapted(args.run, args.checkpoint); out = need_out(args)
     if out.exists(): raise BadInput(f"{out}: exists already, choose another file with --out")
     export(sam, out); print(f"{out}: a plain {sam.kind} checkpoint with the adapter in it")
 
