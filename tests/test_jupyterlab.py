@@ -36,7 +36,7 @@ def lab(root, tmp_path):
         plugin = tmp_path / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         plugin.parent.mkdir(parents=True, exist_ok=True)
         plugin.write_text(json.dumps(values))
-    env = dict(os.environ, SEMIML_SCALE="ci", JUPYTER_PREFER_ENV_PATH="1")
+    env = dict(os.environ, SEMIML_SCALE="ci", OMP_NUM_THREADS="1", JUPYTER_PREFER_ENV_PATH="1")  # two threads wait for each other on a busy machine
     env |= {f"JUPYTER_{o.upper()}_DIR": str(tmp_path / o) for o in ("config", "data", "runtime")} | {"IPYTHONDIR": str(tmp_path / "ipython")}
     url, log = f"http://127.0.0.1:{free_port()}", tmp_path / "lab.log"
     with open(log, "w") as f:
