@@ -14,11 +14,10 @@ from ..core import atomic_path, seed_for
 from ..datasets import open_dataset
 from ..judges import SegmentationIoU
 from ..metrology.features import runs
-from ..reproduce import cell, once
+from ..reproduce import cell, once, run_folder
 from ..segnet import load, predict
 from .method import TEM
 from .train import train
-from ..sesami.table1 import _runs
 from ..sim import tem
 from ..train import read_log
 
@@ -78,7 +77,7 @@ TEST = "held out" # not the images on which pilots chose device B and the option
 
 def network(s:dict, scale:str, method:str, labels:int, free:str, seed:int, name:str=None, **how): # (network, seconds, log), trained or read; free: "A" or "AB"; how: `semisup.train.train`
     "The network of a run, in SEMIML_RUNS/table2."
-    out = _runs("table2", f"{name or method}_{labels}_{free if method != 'supervised' else 'none'}_{scale}_{seed}")
+    out = run_folder("table2", f"{name or method}_{labels}_{free if method != 'supervised' else 'none'}_{scale}_{seed}")
     if not (out/"model/config.json").exists():
         lab = device(s, "A", labels, "labels", seed); others = [x.image for p in free for x in device(s, p, s[f"free_{p}"], "free", seed)] if method != "supervised" else []
         train([x.image for x in lab], [label(x) for x in lab], others, len(NAMES), out, method, names=NAMES, seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty(), **{k: s[k] for k in ("steps", "n", "m", "side")}, **how)
@@ -143,7 +142,7 @@ def run_real(out, scale:str="cpu", seeds=(0,), labels=(2, 5, 10)):
 def row_real(s, scale, method, labels, seed): # a cell
     "super1, with so many labels."
     ds = open_dataset("super1", masks=True); part = lambda g: [(p[i].pixels, p.mask(i)) for p in [ds.part(g)] for i in range(len(p))]
-    pool, test, out = part("train"), part("test"), _runs("real", f"semisup_{method}_{labels}_{scale}_{seed}"); order = np.random.default_rng(seed_for(seed, "super1")).permutation(len(pool)); names = list(ds.classes or ["matrix", "precipitate"])
+    pool, test, out = part("train"), part("test"), run_folder("real", f"semisup_{method}_{labels}_{scale}_{seed}"); order = np.random.default_rng(seed_for(seed, "super1")).permutation(len(pool)); names = list(ds.classes or ["matrix", "precipitate"])
     lab, free = [pool[i] for i in order[:labels]], [pool[i][0] for i in order[labels:]] + [im for im, _ in part("val")]
     if not (out/"model/config.json").exists():
         train([i for i, _ in lab], [m for _, m in lab], free if method != "supervised" else [], len(names), out, method, names=names, seed=seed, flips="hv", resume=(out/"config.json").exists(), progress=sys.stderr.isatty(), **{k: s[k] for k in ("steps", "n", "m", "side")})

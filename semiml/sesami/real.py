@@ -12,13 +12,12 @@ from ..align import align, apply
 from ..core import BadInput
 from ..datasets import open_dataset
 from ..micrograph import area_resize
-from ..reproduce import cell, once
+from ..reproduce import cell, once, run_folder
 from .edit import iou
 from .lora import load_adapter, trainable_share
 from .model import load
 from .prompts import KINDS, objects, sample
 from .segment import Segmenter
-from .table1 import _runs
 from .train import train
 
 # %% ../../nbs/api/95_sesami_real.ipynb #f266a987
@@ -53,7 +52,7 @@ def object_ious(segmenter, data, kind:str, seed:int=0, most:int=16, min_px:int=1
 
 def row(name, adapted:bool, scale:str, seed:int, steps:int, image_size:int=512, rank:int=16): # a cell
     "SAM, or SeSAMI trained on the training images, on the test images of a real set."
-    learn, test = SETS[name](); sam, out = load(image_size=image_size), _runs("real", f"{name}_{scale}_{seed}")
+    learn, test = SETS[name](); sam, out = load(image_size=image_size), run_folder("real", f"{name}_{scale}_{seed}")
     if adapted and (out/"model/semiml.json").exists(): load_adapter(sam, out/"model")
     elif adapted: train([i for i, _ in learn], [m for _, m in learn], out, sam, steps=steps, objects=8, rounds=1, rank=rank, lr=1e-3, flips="hv", seed=seed, resume=(out/"config.json").exists())
     v = {k: object_ious(Segmenter(sam), test, k, seed) for k in KINDS}; metrics = {f"{k}/mIoU": float(x.mean()) for k, x in v.items()} | {f"{k}/sd": float(x.std()) for k, x in v.items()}

@@ -8,11 +8,10 @@ __all__ = ['SCALES', 'SMALL', 'VARIANTS', 'ENGINE', 'devices', 'vocabulary', 're
            'row_sesami', 'row_figure9', 'rows_engine', 'difference_maps', 'run']
 
 # %% ../../nbs/api/94_sesami_table1.ipynb #24c3a222
-import os
 from pathlib import Path
 import numpy as np
 from ..core import atomic_path, seed_for
-from ..reproduce import cell, once
+from ..reproduce import cell, once, run_folder
 from ..segnet import predict, train_supervised
 from .edit import superpixels
 from .engine import GOAL, by_clicks, by_hand
@@ -28,14 +27,14 @@ from ..train import read_log
 
 # %% ../../nbs/api/94_sesami_table1.ipynb #f35356f7
 SCALES = dict( # modules (None: all), images a module to train and to test, their shape, image size of SAM (None: a tiny SAM of random weights), steps, crops of DeepLabV3+
-    ci=dict(modules=2, n_train=1, n_test=1, shape=(96, 96), image_size=None, steps=3, objects=3, rounds=1, rank=2, lr=3e-3, net_steps=4, net_size=(64, 64), net_batch=2),
-    cpu=dict(modules=None, n_train=5, n_test=1, shape=(256, 256), image_size=512, steps=2000, objects=12, rounds=1, rank=16, lr=1e-3, engine_steps=150, net_steps=900, net_size=(256, 256), net_batch=4),
+    ci=dict(modules=2, n_train=1, n_test=2, shape=(96, 96), image_size=None, steps=3, objects=3, rounds=1, rank=2, lr=3e-3, net_steps=4, net_size=(64, 64), net_batch=2),
+    cpu=dict(modules=None, n_train=5, n_test=3, shape=(256, 256), image_size=512, steps=2000, objects=12, rounds=1, rank=16, lr=1e-3, engine_steps=150, net_steps=900, net_size=(256, 256), net_batch=4),
     paper=dict(modules=None, n_train=40, n_test=10, shape=(1024, 1024), image_size=1024, steps=40_000, objects=16, rounds=2, rank=32, lr=1e-3, engine_steps=2000, net_steps=40_000, net_size=(512, 512), net_batch=16))
 SMALL = .01 # an object is small below this share of the image; a module is one of small objects if half of its objects are
 
 def devices(s:dict, process:str, n:int, purpose:str, seed:int)->list: # scenes
-    "n simulated images of each module. Training and test images never share a seed."
-    return [tem.scene(m, seed_for(seed, purpose, process, i), process=process, shape=s["shape"]) for m in list(tem.MODULES)[:s["modules"]] for i in range(n)]
+    "n simulated images of each module, each with dose, thickness and artefacts of its own. Training and test images never share a seed."
+    return [tem.scene(m, seed_for(seed, purpose, process, m, i), process=process, shape=s["shape"]) for m in list(tem.MODULES)[:s["modules"]] for i in range(n)]
 
 def vocabulary()->list: # names
     "The materials of all modules, in one list, so that one network can name them all."
@@ -98,49 +97,47 @@ def promptless(segmenter, scenes, examples)->list: # a mean IoU an image
         proto = Prototypes().fit(segmenter, [e.image for e in few], [e.mask for e in few]); out.append(mean_iou(segment(segmenter.set_image(s.image), proto)["map"], s.mask))
     return out
 
-def scores(segmenter, test:dict, examples, seed, again=())->tuple: # metrics, {name: {module: mean IoU}}
-    "Everything that table 1 says about one SAM: by process, by kind of prompt, with jitter, with clicks of correction, without prompts, and the spread over test images and prompts."
-    small, A = small_modules(test["A"]), test["A"]
-    by = {p: over_modules(v, prompted(segmenter, v, "mixed", seed)) for p, v in test.items()}
+def scores(segmenter, test:dict, examples, seed, n:int=1)->tuple: # metrics, {name: {module: mean IoU}}; n: test images a module
+    "Everything that table 1 says about one SAM: by process, and, on the first image of each module of A, by kind of prompt, with jitter, with clicks of correction, without prompts; and the spread over images."
+    small, A = small_modules(test["A"]), test["A"][::n]; mixed = {p: prompted(segmenter, v, "mixed", seed) for p, v in test.items()}
+    by = {p: over_modules(v, mixed[p]) for p, v in test.items()}
     by |= {k: over_modules(A, prompted(segmenter, A, k, seed)) for k in KINDS}
     by["box, jitter 10 %"] = over_modules(A, prompted(segmenter, A, "box", seed, .1)); by["point, jitter 2 px"] = over_modules(A, prompted(segmenter, A, "point", seed, 0., 2.))
     by["promptless"] = over_modules(A, promptless(segmenter, A, examples)); by["box and 3 clicks"] = over_modules(A, corrected(segmenter, A, 3, seed))
     metrics = statistics(by["A"], small)
     for k, v in by.items(): metrics |= statistics(v, small, f"{k}/") if k != "A" else {}
-    draws = [metrics["all/avg"]] + [np.mean(prompted(segmenter, o, "mixed", (seed, i))) for i, o in enumerate(again)]
-    return metrics | {"all/avg/test sd": float(np.std(draws, ddof=1))} if again else metrics, by
+    return metrics | _spread(mixed["A"], n), by
+
+def _spread(values, n): # of the average over modules, from one set of test images to the next
+    return {"all/avg/test sd": float(np.std([np.mean(values[i::n]) for i in range(n)], ddof=1))} if n > 1 else {}
 
 # %% ../../nbs/api/94_sesami_table1.ipynb #05010035
-def _runs(table, name): return Path(os.environ.get("SEMIML_RUNS", "runs"))/table/name
-
-def _again(s, seed): return [devices(s, "A", s["n_test"], f"test again {i}", seed) for i in (1, 2)] # more test images, for the spread
-
 def _sam(s): return build("small", seed=1) if s["image_size"] is None else load(image_size=s["image_size"])
 
 def row_deeplab(s, scale, seed):
-    names, out = vocabulary(), _runs("table1", f"deeplab_{scale}_{seed}"); data = devices(s, "A", s["n_train"], "train", seed)
+    names, out = vocabulary(), run_folder("table1", f"deeplab_{scale}_{seed}"); data = devices(s, "A", s["n_train"], "train", seed)
     net = train_supervised([d.image for d in data], [renamed(d, names) for d in data], len(names), out, s["net_steps"], s["net_batch"], s["net_size"], seed=seed, resume=(out/"config.json").exists())
     test = {p: devices(s, p, s["n_test"], "test", seed) for p in "ABC"}
-    by = {p: over_modules(v, [mean_iou(predict(net, d.image).argmax(0), renamed(d, names)) for d in v]) for p, v in test.items()}; small = small_modules(test["A"])
-    return cell("table1", "DeepLabV3+", seed, scale, "simulated", statistics(by["A"], small) | statistics(by["B"], small, "B/") | statistics(by["C"], small, "C/"), s | dict(pretrained=net.pretrained, train_seconds=read_log(out)[-1]["seconds"]), modules=by)
+    each = {p: [mean_iou(predict(net, d.image).argmax(0), renamed(d, names)) for d in v] for p, v in test.items()}; by = {p: over_modules(v, each[p]) for p, v in test.items()}; small = small_modules(test["A"])
+    return cell("table1", "DeepLabV3+", seed, scale, "simulated", statistics(by["A"], small) | statistics(by["B"], small, "B/") | statistics(by["C"], small, "C/") | _spread(each["A"], s["n_test"]), s | dict(pretrained=net.pretrained, train_seconds=read_log(out)[-1]["seconds"]), modules=by)
 
 def row_sam(s, scale, seed):
     test = {p: devices(s, p, s["n_test"], "test", seed) for p in "ABC"}; sam = _sam(s)
-    metrics, by = scores(Segmenter(sam), test, devices(s, "A", s["n_train"], "train", seed), seed, _again(s, seed))
+    metrics, by = scores(Segmenter(sam), test, devices(s, "A", s["n_train"], "train", seed), seed, s["n_test"])
     return cell("table1", "SAM", seed, scale, "simulated", metrics, s | dict(kind=sam.kind, base_hash=sam.base_hash), modules=by)
 
 def row_sesami(s, scale, seed, row="SeSAMI", name="sesami", **how): # how: `sesami.train.train`, for ablations
-    out, sam = _runs("table1", f"{name}_{scale}_{seed}"), _sam(s); data = devices(s, "A", s["n_train"], "train", seed)
+    out, sam = run_folder("table1", f"{name}_{scale}_{seed}"), _sam(s); data = devices(s, "A", s["n_train"], "train", seed)
     if (out/"model/semiml.json").exists(): load_adapter(sam, out/"model")
     else: train([d.image for d in data], [d.mask for d in data], out, sam, steps=s["steps"], objects=s["objects"], rounds=s["rounds"], rank=s["rank"], lr=s["lr"], seed=seed, resume=(out/"config.json").exists(), **how)
-    test = {p: devices(s, p, s["n_test"], "test", seed) for p in "ABC"}; metrics, by = scores(Segmenter(sam), test, data, seed, _again(s, seed))
+    test = {p: devices(s, p, s["n_test"], "test", seed) for p in "ABC"}; metrics, by = scores(Segmenter(sam), test, data, seed, s["n_test"])
     share = trainable_share(sam, show=False)
     return cell("table1", row, seed, scale, "simulated", metrics, s | how | dict(train_seconds=read_log(out)[-1]["seconds"], kind=sam.kind, base_hash=sam.base_hash, trained=share[0], trained_share=share[2]), modules=by)
 
 def row_figure9(s, scale, seed, row, most:int=4): # "superpixels", "SAM" or "SeSAMI": figure 9, before any round of the data engine
     "What a mask costs a simulated annotator: clicks and brushed pixels an object until an IoU of 0.9, over all modules of process A."
     sam = None if row == "superpixels" else _sam(s); log = []
-    if row == "SeSAMI": load_adapter(sam, _runs("table1", f"sesami_{scale}_{seed}")/"model")
+    if row == "SeSAMI": load_adapter(sam, run_folder("table1", f"sesami_{scale}_{seed}")/"model")
     seg = sam and Segmenter(sam)
     for k, d in enumerate(devices(s, "A", 1, "test", seed)):
         parts = objects(d.mask); pieces = superpixels(d.image, 400)
@@ -154,7 +151,7 @@ def row_figure9(s, scale, seed, row, most:int=4): # "superpixels", "SAM" or "SeS
 def rows_engine(s, scale, seed, module, rounds:int=3, per_round:int=4)->list: # a cell for each round
     "Figure 9 over rounds of the data engine: label images of one device by clicks on SAM, adapt, propose, correct, adapt again. Beside it, the same objects by superpixels."
     rounds, per_round, steps = (2, 1, s["steps"]) if scale == "ci" else (rounds, per_round, s["engine_steps"]); n = rounds*per_round
-    data = [tem.scene(module, seed_for(seed, "engine", i), shape=s["shape"]) for i in range(n)]; out = _runs("figure9", f"engine_{module}_{scale}_{seed}")
+    data = [tem.scene(module, seed_for(seed, "engine", i), shape=s["shape"]) for i in range(n)]; out = run_folder("figure9", f"engine_{module}_{scale}_{seed}")
     def adapt(images, masks, folder, sam): return train(images, masks, folder, sam, steps=steps, objects=s["objects"], rounds=1, rank=s["rank"], lr=s["lr"], seed=seed, resume=(folder/"config.json").exists(), progress=False)
     done = engine.run([d.image for d in data], [d.mask for d in data], out, lambda: _sam(s), adapt, rounds, per_round, seed=seed); cells = []
     for r in done:
@@ -167,9 +164,9 @@ def rows_engine(s, scale, seed, module, rounds:int=3, per_round:int=4)->list: # 
 def difference_maps(s, scale, seed, modules=("finfet_gate", "nanosheet_across")):
     "Figure 8, of models that are trained: image, truth, and the pixels where DeepLabV3+ and SeSAMI are wrong, for processes A, B and C. A matplotlib figure."
     from matplotlib.figure import Figure
-    names, out = vocabulary(), _runs("table1", f"deeplab_{scale}_{seed}"); data = devices(s, "A", s["n_train"], "train", seed)
+    names, out = vocabulary(), run_folder("table1", f"deeplab_{scale}_{seed}"); data = devices(s, "A", s["n_train"], "train", seed)
     net = train_supervised([d.image for d in data], [renamed(d, names) for d in data], len(names), out, s["net_steps"], s["net_batch"], s["net_size"], seed=seed, resume=True, progress=False)
-    seg = Segmenter(load_adapter(_sam(s), _runs("table1", f"sesami_{scale}_{seed}")/"model")); rows = [(m, p) for m in modules for p in "ABC"]
+    seg = Segmenter(load_adapter(_sam(s), run_folder("table1", f"sesami_{scale}_{seed}")/"model")); rows = [(m, p) for m in modules for p in "ABC"]
     fig = Figure(figsize=(7, 1.75*len(rows)), dpi=70, layout="constrained"); axs = fig.subplots(len(rows), 4)
     for ax, (m, p) in zip(axs, rows):
         d = next(d for d in devices(s, p, s["n_test"], "test", seed) if d.truth["module"] == m); parts = objects(d.mask)
@@ -194,5 +191,5 @@ def run(out, scale:str="cpu", seeds=(0,)):
             names = [out.parent/"figure9"/f"engine_{module}_round{k}_{scale}_{seed}.json" for k in range(2 if scale == "ci" else 3)]
             if not all(n.exists() for n in names): [once(n, lambda: c) for n, c in zip(names, rows_engine(s, scale, seed, module))]
         if not (picture := out/f"figure8_{scale}_{seed}.png").exists():
-            if (_runs("table1", f"sesami_{scale}_{seed}")/"model").is_dir():
+            if (run_folder("table1", f"sesami_{scale}_{seed}")/"model").is_dir():
                 with atomic_path(picture) as tmp: difference_maps(s, scale, seed, list(tem.MODULES)[:1] if scale == "ci" else ("finfet_gate", "nanosheet_across")).savefig(tmp, format="png")
