@@ -51,6 +51,9 @@ PAPER |= {("table2", row): dict(zip(("A20/all", "A20/material", "A20/defect", "A
 PAPER |= {("table3", row): dict(zip(("A20/all", "A20/defect", "A60/all", "A60/defect"), v)) for row, v in {
     "Supervised": (.646, .091, .813, .515), "CutMix": (.784, .440, .843, .599), "Proposed": (.825, .556, .845, .604)}.items()}
 
+PAPER |= {("table4", row): dict(accuracy=v) for row, v in {"CE (ImageNet)": 84.65, "MAE 0.75": 86.78, "MAE 0.25": 87.64, "MAE+CL self": 87.65, "MAE+CL cross": 87.89, "MAE+CL (Proposed)": 88.09}.items()}
+PAPER |= {("table5", row): dict(accuracy=v) for row, v in {"CE (other device)": 84.3, "MAE+CL (Proposed)": 85.9}.items()}
+
 def summary(cells:list)->list: # of dict(table, row, metric, data, scale, mean, std, n, paper)
     "Over seeds: std is the sample standard deviation, None for one seed."
     groups = {}
@@ -67,7 +70,8 @@ def pick(rows:list, row:str, metric:str, data:str="simulated", digits:int=3)->st
 
 # %% ../nbs/api/90_reproduce.ipynb #ab2353b0
 TABLES = dict( # table: (module, function) that make its cells, each called with (folder, scale, seeds)
-    table1=[("sesami.table1", "run")], table2=[("semisup.tables", "run")], table3=[("semisup.tables", "run")], real=[("sesami.real", "run"), ("semisup.tables", "run_real")])
+    table1=[("sesami.table1", "run")], table2=[("semisup.tables", "run")], table3=[("semisup.tables", "run")], table4=[("semssl.tables", "run")], table5=[("semssl.tables", "run")],
+    real=[("sesami.real", "run"), ("semisup.tables", "run_real")])
 
 def reproduce(table:str, out, scale:str="cpu", seeds=(0,))->list: # the cells
     "Make the cells of a table that are missing. Raises `BadInput`, `CannotSave`."
