@@ -15,7 +15,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import nn
 
 from ..core import BadInput, CannotSave, atomic_write
-from ..train import read_tensors
+from ..train import drawn, read_tensors
 
 # %% ../../nbs/api/50_ddpm_model.ipynb #0c84d480
 def pyramid(
@@ -67,9 +67,9 @@ class PatchDDPM(nn.Module):
     def loss(self, batch:dict)->dict: # keys x (N, 1, h, w), low, coords (N, 2, h, w), level (N,)
         "Mean squared error of v at a random time (Salimans & Ho 2022)."
         x, low = batch["x"], batch["low"]
-        noisy_low = low + torch.randn_like(low)*torch.rand(len(x), 1, 1, 1, device=x.device)*self.config["low_noise"]
+        noisy_low = low + drawn(torch.randn_like, low)*drawn(torch.rand_like, x[:, :1, :1, :1])*self.config["low_noise"]
         low = torch.where(batch["level"].view(-1, 1, 1, 1) > 0, noisy_low, low)
-        t, noise = torch.randint(0, len(self.scheduler.betas), (len(x),), device=x.device), torch.randn_like(x)
+        t = drawn(lambda x: torch.randint(0, len(self.scheduler.betas), (len(x),), device=x.device), x); noise = drawn(torch.randn_like, x)
         v = self(self.scheduler.add_noise(x, noise, t), t, low, batch["coords"], batch["level"])
         return {"v_mse": F.mse_loss(v.float(), self.scheduler.get_velocity(x, noise, t))}
 

@@ -15,7 +15,7 @@ import torch
 
 from ..core import BadInput, best_precision, seed_for
 from .model import PatchDDPM, coordinates, pyramid, save, upsample
-from ..train import fit
+from ..train import fit, ranks
 
 # %% ../../nbs/api/51_ddpm_patches.ipynb #79d8a683
 def training_size(
@@ -51,13 +51,14 @@ def make_stages(
     image_size:tuple[int, int], # (H, W) at the finest level
     levels:int=3,
     patch:int=64, # side of the patches at the finer levels, pixels
-    pixels:int=32_768 # about so many pixels in a batch
+    pixels:int=32_768, # about so many pixels in a batch
+    multiple:int=1 # the number of processes, which share each batch
 )->list[dict]: # level, size (h, w), batch, share of the time
     "The progressive schedule. Half of the time goes into the coarsest level, which decides the global structure."
     def stage(level, size, share):
         full = [s//2**(levels - 1 - level) for s in image_size]
         size = [min(s, f) for s, f in zip(size, full)]
-        return dict(level=level, size=size, batch=max(1, round(pixels/(size[0]*size[1]))), share=share)
+        return dict(level=level, size=size, batch=multiple*max(1, round(pixels/(size[0]*size[1]*multiple))), share=share)
     fine = [stage(k, (patch, patch), .4/max(1, levels - 1)) for k in range(1, levels)] or [stage(0, (patch, patch), .4)]
     return [stage(0, (patch//2, patch//2), .1), stage(0, (10**6, 10**6), .4), *fine, stage(levels - 1, (10**6, 10**6), .1)]
 
@@ -152,9 +153,12 @@ def train(
     torch.manual_seed(seed_for(seed, "weights"))
     model = PatchDDPM(images.shape[1:], o["levels"], (images.min(), images.max()), pixel_size, o["channels"], flips=flips, train_names=names)
     config = dict(method="ddpm", scale=scale, model=model.config)
+    world = ranks()[1]
+    if world > 1 and o.get("minutes") and not resume: raise BadInput(f"minutes={o['minutes']:g}: each of {world} processes would measure another time, give steps instead")
     if resume: stages = resumed_stages(out)
-    else: stages = plan_steps(make_stages(images.shape[1:], o["levels"], o["patch"], o["pixels"]), o.get("minutes"), o.get("steps"), model,
+    else: stages = plan_steps(make_stages(images.shape[1:], o["levels"], o["patch"], o["pixels"], world), o.get("minutes"), o.get("steps"), model,
                               progress=progress)
+    if odd := [s["batch"] for s in stages if s["batch"] % world]: raise BadInput(f"{out}: has a stage with a batch of {odd[0]}, which {world} processes cannot share equally; resume it with another number of processes")
     batches = PatchBatches(model.to_unit(torch.tensor(images)[:, None]), stages, o["levels"], flips, seed=seed)
     fit(model, batches, sum(s["steps"] for s in stages), out, seed=seed, resume=resume, progress=progress,
         config=config | dict(stages=stages) | (record or {}), **fit_options)

@@ -7,12 +7,14 @@ __all__ = ['TEM', 'METHODS', 'colour', 'cutmix_boxes', 'mix', 'Views', 'SemiSupe
 
 # %% ../../nbs/api/70_semisup_method.ipynb #5e700003
 import numpy as np, torch
+from accelerate.utils import gather
 from torch import nn
 from torch.nn import functional as F
 from ..augment import follow, perturb
 from ..core import BadInput, seed_for
 from ..filters import gaussian_blur, seeded
 from ..segnet import Crops, segmentation_losses
+from ..train import ranks, share_of
 
 # %% ../../nbs/api/70_semisup_method.ipynb #5e700006
 TEM = "sample", "machine", "post", "sample+machine"
@@ -38,9 +40,12 @@ def cutmix_boxes(n:int, shape, seed)->torch.Tensor: # (n, H, W) bool, True: take
         i, j = rng.integers(h - a + 1), rng.integers(w - b + 1); o[i:i+a, j:j+b] = True
     return out
 
-def mix(a, box): # (N, ...) images, labels or confidences; (N, H, W) bool
+def mix(a, box, neighbour=None): # (N, ...) images, labels or confidences; (N, H, W) bool; whose pixels come in, None: the sample before
     "CutMix within a batch: in the box, each gets its neighbour's pixels. Images, pseudo-labels, confidence and ignore maps all go through here, with the same box."
-    return torch.where(box[:, None] if a.ndim == 4 else box, a.roll(1, 0), a)
+    return torch.where(box[:, None] if a.ndim == 4 else box, a.roll(1, 0) if neighbour is None else neighbour, a)
+
+def _neighbour(a): # the sample before in the whole batch, which may belong to another process
+    rank, world = ranks(); return share_of(gather(a).roll(1, 0), rank, world)
 
 # %% ../../nbs/api/70_semisup_method.ipynb #5e700008
 class Views:
@@ -64,6 +69,10 @@ class Views:
             box = cutmix_boxes(len(x), x.shape[-2:], s + 1) if self.cutmix else torch.zeros(len(x), *x.shape[-2:], dtype=torch.bool)
             strong.append(mix(x, box)); flows.append(flow); boxes.append(box)
         return batch | dict(weak=weak, known=u["mask"] == 0, strong=torch.stack(strong), flow=flows, box=torch.stack(boxes))
+
+    def share(self, batch, rank, world): # for several processes: here the view comes before the sample
+        turned = {k: batch[k].transpose(0, 1) for k in ("strong", "box") if k in batch}; mine = share_of(batch | turned, rank, world)
+        return mine | {k: mine[k].transpose(0, 1) for k in turned}
 
 # %% ../../nbs/api/70_semisup_method.ipynb #5e700013
 class SemiSupervised(nn.Module):
@@ -97,7 +106,7 @@ class SemiSupervised(nn.Module):
         out = self._teach(torch.cat([weak, strong.flatten(0, 1)]) if together else weak); confidence, label = out[:len(weak)].float().softmax(1).max(1)
         labels, weights = [], []
         for flow, box in zip(batch["flow"], batch["box"]):
-            one = torch.where(batch["known"], label, 255); one, sure = follow(one, flow, fill=255), follow(confidence, flow); one, sure = mix(one, box), mix(sure, box)
+            one = torch.where(batch["known"], label, 255); one, sure = follow(one, flow, fill=255), follow(confidence, flow); one, sure = (mix(a, box, _neighbour(a)) for a in (one, sure))
             labels.append(one); weights.append((sure >= self.tau) & (one != 255))
         labels, weights = torch.stack(labels), torch.stack(weights)
         if score:

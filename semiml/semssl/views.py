@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['AMOUNTS', 'augment', 'Views']
 
-# %% ../../nbs/api/82_semssl_views.ipynb #25276457
+# %% ../../nbs/api/82_semssl_views.ipynb #0578ec81
 import numpy as np, torch
 from torch.nn import functional as F
 from ..core import BadInput, seed_for
 from ..filters import gaussian_blur, seeded
 
-# %% ../../nbs/api/82_semssl_views.ipynb #f5beabad
+# %% ../../nbs/api/82_semssl_views.ipynb #0eedaf69
 AMOUNTS = dict(shift=.06, magnification=(1., 1.25), blur_px=(0., .7), noise=(0., .25)) # share of the side; factor; sigma; standard deviation, in units of `segnet.gray`
 
 def augment(
@@ -32,7 +32,7 @@ def augment(
     out = gaussian_blur(out[:, 0], u(*a["blur_px"]))[:, None]
     return out + u(*a["noise"])[:, None, None, None]*((out + 1.5)/1.5).clamp(.1).sqrt()*torch.randn(out.shape, generator=g) # brighter places emit more, and vary more
 
-# %% ../../nbs/api/82_semssl_views.ipynb #8b5f36ef
+# %% ../../nbs/api/82_semssl_views.ipynb #65908153
 class Views:
     "`views[step]`: dict(views (n, 4, 1, H, W): low, low, high, high; group (n,) int64; mask (n, 4, T) random numbers for masking T patches)."
     def __init__(self, pairs, # (N, 2, H, W): low and high magnification, floats as `segnet.gray` makes them, or uint8 with `decode`
@@ -44,7 +44,8 @@ class Views:
         self.groups = torch.arange(len(pairs)) if groups is None else torch.as_tensor(np.asarray(groups), dtype=torch.long)
 
     def order(self, step): # the sites of a step; what is left of an epoch and does not fill a step waits for another
-        per = len(self.pairs)//self.n; return np.random.default_rng(seed_for(self.seed, "epoch", step//per)).permutation(len(self.pairs))[step % per*self.n:][:self.n]
+        per = len(self.pairs)//self.n; rng = np.random.default_rng(seed_for(self.seed, "epoch", step//per))
+        return (self.pairs.order(rng) if hasattr(self.pairs, "order") else rng.permutation(len(self.pairs)))[step % per*self.n:][:self.n]
 
     def __getitem__(self, step):
         i = self.order(step); x = self.pairs[i]; x = self.decode(x) if self.decode else torch.as_tensor(x)

@@ -15,7 +15,7 @@ from ..core import BadInput, seed_for
 from .lora import add_lora, save_adapter
 from .model import decode, encode, load, upscale
 from .prompts import add, correction, objects, sample
-from ..train import fit
+from ..train import fit, share_of
 
 # %% ../../nbs/api/63_sesami_train.ipynb #20efb4bb
 class Batches:
@@ -44,6 +44,9 @@ class Batches:
         prompts = [sample(o["mask"], self.kind, rng, every, **self.jitter) for o in picked]
         return dict(image=torch.as_tensor(image.astype(np.float32)), truth=torch.as_tensor(np.stack([o["mask"] for o in picked])),
                     known=torch.as_tensor(mask != self.find["ignore"]), prompts=prompts)
+
+    def share(self, batch, rank, world): # for several processes: each embeds the image and answers its share of the prompts
+        mine = share_of(torch.arange(len(batch["prompts"])), rank, world); return batch | dict(truth=batch["truth"][mine], prompts=[batch["prompts"][i] for i in mine])
 
 # %% ../../nbs/api/63_sesami_train.ipynb #1a663686
 def mask_losses(
