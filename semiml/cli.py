@@ -222,7 +222,8 @@ def parser()->argparse.ArgumentParser:
     q.add_argument("run", help="folder of a run"); q.add_argument("--samples", help="folder of generated images; the default is RUN/samples")
     from semiml.sesami import command as sesami
     from semiml.semisup import command as semisup
-    for method in (sesami, semisup): method.add_parsers(top, add)
+    from semiml.semssl import command as semssl
+    for method in (sesami, semisup, semssl): method.add_parsers(top, add)
     q = add(top, "reproduce", reproduce, "make the results of a table that are missing, one file each; --summary collects them")
     q.add_argument("table", nargs="?", help="such as table1"); q.add_argument("--summary", action="store_true", help="write summary.json from what is in --out")
     q.add_argument("--seeds", default="0", help="comma-separated")
