@@ -102,7 +102,7 @@ def share_of(batch, rank:int, world:int): # like batch
     if isinstance(batch, (list, tuple)): return type(batch)(share_of(v, rank, world) for v in batch)
     tensor = isinstance(batch, torch.Tensor)
     if batch is None or isinstance(batch, (str, int, float)) or tensor and not batch.ndim: return batch # the same for all samples
-    if not tensor: raise BadInput(f"a batch that holds a {type(batch).__name__} cannot be shared by {world} processes: give the batches a method share(batch, rank, world), or start one process")
+    if not tensor: raise BadInput(f"a batch with a value of type {type(batch).__name__} cannot be shared by {world} processes: give the batches a method share(batch, rank, world), or start one process")
     n, rest = divmod(len(batch), world)
     if rest or not n: raise BadInput(f"a batch of {len(batch)} samples cannot be shared equally by {world} processes: give a number of samples that divides by {world}, or start another number of processes")
     return batch[rank*n:(rank + 1)*n]
@@ -199,4 +199,5 @@ def fit(
                 _in_main(lambda: save_checkpoint(out/"checkpoints"/f"step-{step + 1:06d}.safetensors", step + 1, method, optimiser, ema))
                 for old in checkpoints(out)[:-keep] if main else []: old.unlink()
     ema.copy_to(params)
+    for b in method.buffers(): b.copy_(broadcast(b.contiguous())) # batch norm has counted another share in each process: the main process's, as in the checkpoint
     return method.eval()

@@ -1,6 +1,7 @@
 """`accelerate launch` with two processes gives the loss curve of one, and an error ends both. The file is also the script that is launched."""
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,13 @@ class Points:
         return {"x": x, "more": (torch.sin(2 * x[:, :1]) * x[:, 1:], None)}
 
 
+class Full(Points):
+    "After three steps no file may have more than 1,000 bytes, as on a disk that is full"
+    def __getitem__(self, step):
+        if step == 3: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        return super().__getitem__(step)
+
+
 class Lopsided(Net):
     "Not a number, in the last process only"
     def loss(self, batch): return {"square": super().loss(batch)["square"] * (float("nan") if ranks()[0] == ranks()[1] - 1 else 1)}
@@ -78,23 +86,30 @@ def runs(out):
     try: fit(Net(), Points(unplugged=7), STEPS, out/"broken", **SETTINGS)
     except InterruptedError: pass
     fit(Net(), Points(), STEPS, out/"broken", resume=True, **SETTINGS)
-    patches.train(Blobs(), out/"ddpm", "ci", steps=STEPS, **SETTINGS | dict(lr=1e-3))
+    patches.train(Blobs(), out/"ddpm", "ci", pixels=6144, steps=STEPS, **SETTINGS | dict(lr=1e-3))
     rng = np.random.default_rng(0)
     masks = [(rng.random((6, 6)) < .4).repeat(8, 0).repeat(8, 1).astype(np.uint8) for _ in range(8)]
     images = [m * 50. + 100 + rng.normal(0, 10, m.shape) for m in masks]
     cutmix = Views(images[:2], masks[:2], images[2:], 4, 4, (32, 32), ("", "colour"), cutmix=True)
     fit(SemiSupervised(Conv(nn.Identity()), 2, tau=0.), cutmix, 3, out/"cutmix", **SETTINGS)
-    fit(Supervised(Conv(nn.BatchNorm2d(8))), Crops(images, masks, 8, (32, 32)), STEPS, out/"batch_norm", **SETTINGS)
+    net = fit(Supervised(Conv(nn.BatchNorm2d(8))), Crops(images, masks, 8, (32, 32)), STEPS, out/"batch_norm", **SETTINGS)
+    (out/f"batch_norm-{ranks()[0]}.txt").write_text(repr({k: v.tolist() for k, v in net.state_dict().items()}))
 
 
 def errors(out):
     "What cannot be done, in the words that each process hears"
+    from semiml.ddpm import patches
     said = {}
-    (out/"full"/"checkpoints").parent.mkdir(exist_ok=True)
-    (out/"full"/"checkpoints").write_text("a file where the folder should be")
-    for name, method, batches in (("whole", Net(), Points()), ("odd", Net(), Points(n=7)), ("nan", Lopsided(), Points()), ("full", Net(), Points())):
-        try: fit(method, batches, STEPS, out/name, **SETTINGS)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for name, method, batches in (("whole", Net(), Points()), ("odd", Net(), Points(n=7)), ("nan", Lopsided(), Points()), ("full", Net(), Full())):
+        try: fit(method, batches, STEPS, out/name, **SETTINGS | dict(log_every=99))
         except (BadInput, CannotSave) as e: said[name] = [type(e).__name__, str(e)]
+        finally: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    for name, how in dict(minutes=dict(minutes=1), stages=dict(resume=True)).items():
+        (out/name).mkdir(exist_ok=True)
+        if "resume" in how: (out/name/"config.json").write_text('{"stages": [{"batch": 3}]}')
+        try: patches.train(Blobs(), out/name, "ci", progress=False, **how)
+        except BadInput as e: said[name] = [type(e).__name__, str(e)]
     (out/f"said-{ranks()[0]}.json").write_text(json.dumps(said))
 
 
@@ -109,8 +124,9 @@ def launch(*args):
 def both(tmp_path_factory):
     one, two = (tmp_path_factory.mktemp(n) for n in ("one", "two"))
     runs(one)
-    done = launch("runs", two)
-    assert done.returncode == 0, done.stderr
+    done = launch(two)
+    (two/"stderr").write_text(done.stderr)
+    assert (two/"said-0.json").exists() and done.returncode == 1, done.stderr  # the last thing that the script does is an error
     return one, two
 
 
@@ -146,30 +162,29 @@ def test_pseudo_labels_come_from_the_other_process_too(both):
 def test_with_batch_norm_the_curve_is_close(both):
     one, two = (curve(out/"batch_norm") for out in both)
     np.testing.assert_allclose(two, one, rtol=.1)
+    weights = [(out/f"batch_norm-{rank}.txt").read_text() for out, rank in ((both[0], 0), (both[1], 0), (both[1], 1))]
+    assert weights[1] == weights[2] != weights[0]  # statistics, too, are the same in all processes at the end
     assert max(one[-1], two[-1]) < .9 * min(one[0], two[0])
 
 
 def test_all_processes_hear_the_same_sentence(both):
     said = [json.loads((both[1]/f"said-{rank}.json").read_text()) for rank in (0, 1)]
     assert said[0] == said[1]
-    assert {k: v[0] for k, v in said[0].items()} == dict(whole="BadInput", odd="BadInput", nan="BadInput", full="CannotSave")
+    assert {k: v[0] for k, v in said[0].items()} == dict(whole="BadInput", odd="BadInput", nan="BadInput", full="CannotSave", minutes="BadInput", stages="BadInput")
     assert "already holds a run" in said[0]["whole"][1] and "the loss became nan at step 1" in said[0]["nan"][1]
+    assert "cannot be saved, the disk is full" in said[0]["full"][1]
+    assert "give steps instead" in said[0]["minutes"][1] and "a batch of 3, which 2 processes cannot share" in said[0]["stages"][1]
     assert "a batch of 7 samples cannot be shared equally by 2 processes" in said[0]["odd"][1]
 
 
-def test_a_bad_folder_ends_both_processes(tmp_path):
-    (tmp_path/"run").mkdir()
-    (tmp_path/"run"/"config.json").write_text("{}")
-    done = launch("bad", tmp_path/"run")
-    assert done.returncode != 0
-    sentence = f"BadInput: {tmp_path/'run'}: already holds a run; resume it, or choose another output folder"
-    assert done.stderr.count(sentence) == 2, done.stderr
-    assert [p.name for p in (tmp_path/"run").iterdir()] == ["config.json"]
+def test_an_error_that_nobody_catches_ends_both_processes(both):
+    sentence = f"BadInput: {both[1]/'whole'}: already holds a run; resume it, or choose another output folder"
+    assert (both[1]/"stderr").read_text().count(sentence) == 2
+    assert len(curve(both[1]/"whole")) == STEPS
 
 
 if __name__ == "__main__":
-    what, out = sys.argv[1], Path(sys.argv[2])
-    if what == "bad": fit(Net(), Points(), STEPS, out, **SETTINGS)
-    else:
-        runs(out)
-        errors(out)
+    folder = Path(sys.argv[1])
+    runs(folder)
+    errors(folder)
+    fit(Net(), Points(), STEPS, folder/"whole", **SETTINGS)

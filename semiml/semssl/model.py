@@ -6,7 +6,7 @@
 __all__ = ['ENCODERS', 'KINDS', 'encoder', 'save_encoder', 'load_encoder', 'patchify', 'unpatchify', 'hidden', 'encode',
            'Decoder', 'contrastive_loss', 'Pretraining', 'gathered']
 
-# %% ../../nbs/api/83_semssl_model.ipynb #9b210779
+# %% ../../nbs/api/83_semssl_model.ipynb #98c75f95
 import json
 from pathlib import Path
 import numpy as np, timm, torch
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..core import BadInput, atomic_write
 from ..train import read_tensors
 
-# %% ../../nbs/api/83_semssl_model.ipynb #90640378
+# %% ../../nbs/api/83_semssl_model.ipynb #d4461ce1
 ENCODERS = dict( # for `timm.create_model`
     ci=dict(model_name="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=2),
     cpu=dict(model_name="vit_tiny_patch16_224", img_size=64, patch_size=8, embed_dim=128, depth=4, num_heads=4),
@@ -31,10 +31,10 @@ def encoder(
     if isinstance(create, str) and create not in ENCODERS: raise BadInput(f"encoder {create!r} is not known, choose {', '.join(ENCODERS)}, or give arguments of timm.create_model")
     create = dict(ENCODERS[create] if isinstance(create, str) else create) | more; create = dict(in_chans=1, num_classes=0) | create
     if create["model_name"].startswith("vit"): create = dict(global_pool="avg", fc_norm=False, class_token=weights is True) | create # the norm before the mean, as in ImageNet's checkpoints
+    if weights not in (None, True) and not Path(weights).exists(): raise BadInput(f"{weights}: there is no such file of encoder weights")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try: net = timm.create_model(**create, pretrained=weights is True, **({} if weights in (None, True) else dict(checkpoint_path=str(weights))))
-        except FileNotFoundError: raise BadInput(f"{weights}: there is no such file of encoder weights") from None
         except (RuntimeError, TypeError, AssertionError) as e: raise BadInput(f"timm cannot make this encoder ({str(e).splitlines()[0]}); check the name, the sizes, and that the weights are this encoder's") from None
     if hasattr(net, "pos_embed") and weights is None: # sines and cosines, fixed, as in masked autoencoders: a patch's place needs no learning
         d, grid = net.pos_embed.shape[-1], net.patch_embed.grid_size; pos = build_sincos2d_pos_embed(grid, d, interleave_sin_cos=False)
@@ -58,7 +58,7 @@ def load_encoder(folder)->nn.Module:
     if bad := [k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape]: raise BadInput(f"{folder}: its weights are another encoder's ({len(bad)} tensors differ, first {min(bad)})")
     net.load_state_dict(state); return net.eval()
 
-# %% ../../nbs/api/83_semssl_model.ipynb #724abb3a
+# %% ../../nbs/api/83_semssl_model.ipynb #f55d6eae
 def patchify(x, p:int)->torch.Tensor: # (N, 1, H, W) -> (N, T, p*p)
     n, _, h, w = x.shape; return x.reshape(n, h//p, p, w//p, p).permute(0, 1, 3, 2, 4).reshape(n, -1, p*p)
 
@@ -87,7 +87,7 @@ class Decoder(nn.Module):
         e = self.embed(tokens); t = self.token.to(e.dtype).expand(*hide.shape, -1).masked_scatter(~hide[..., None], e) # row by row, as they were taken out
         return self.head(self.norm(self.blocks(t + self.pos)))
 
-# %% ../../nbs/api/83_semssl_model.ipynb #218fa168
+# %% ../../nbs/api/83_semssl_model.ipynb #4420ea0a
 KINDS = dict(self=((0, 0), (1, 1)), cross=((0, 1), (1, 0))) # pairs of magnifications (m, n): 0 low, 1 high
 
 def contrastive_loss(
@@ -103,7 +103,7 @@ def contrastive_loss(
         s = (by[m] @ by[k].T/tau).masked_fill(same, -torch.inf); terms.append(F.cross_entropy(s, j)); found.append((s.argmax(1) == j).float().mean())
     return torch.stack(terms).mean(), torch.stack(found).mean()
 
-# %% ../../nbs/api/83_semssl_model.ipynb #e6c71f6c
+# %% ../../nbs/api/83_semssl_model.ipynb #4316655a
 class Pretraining(nn.Module):
     "Encoder, decoder and projection head with the loss of equations 7 to 9, for `train.fit` and batches of `semssl.views.Views`. Raises `BadInput`."
     def __init__(self, net, mask_ratio:float=.25, kinds=("self", "cross"), # An `encoder`; share of the patches that is hidden; terms of the contrast, () for the autoencoder alone

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCALES', 'pretrain', 'reconstruct']
 
-# %% ../../nbs/api/84_semssl_pretrain.ipynb #a9ccafaa
+# %% ../../nbs/api/84_semssl_pretrain.ipynb #e209a2f3
 from pathlib import Path
 import numpy as np, torch
 from ..core import BadInput, seed_for
@@ -14,7 +14,7 @@ from .pairs import unstack
 from .views import Views
 from ..train import fit
 
-# %% ../../nbs/api/84_semssl_pretrain.ipynb #3cc40db0
+# %% ../../nbs/api/84_semssl_pretrain.ipynb #cc401e6b
 SCALES = dict(ci=dict(create="ci", steps=8, n=8), cpu=dict(create="cpu", steps=1500, n=32), paper=dict(create="paper", steps=200_000, n=512)) # encoder, steps, sites a step
 
 def pretrain(
