@@ -1,8 +1,9 @@
-"""How fast things are: `python tools/bench.py [--out nbs/results/speed] [--sesami]`
+"""How fast things are: `python tools/bench.py [--out nbs/results/speed] [--sesami | --semssl]`
 
 Simulators: scenes per second for every TEM device module at 256 x 256 and pairs per second for every SEM pattern at 2 x 224 x 224: processor time of one thread,
 the median of a few rounds after a warm-up. SeSAMI: wall time of the encoder, of a prompt on a cached embedding and of a training step, and the ratio to MobileSAM's own predictor with
-the same weights and image, in turn; needs public weights. Speed is measured here and nowhere in the tests: a busy machine must not fail them.
+the same weights and image, in turn; needs public weights. Pretraining: images per second beside lightly's masked autoencoder with the same transformer, decoder, batch and mask, in turn (lightly
+is installed by hand: `pip install lightly`). Speed is measured here and nowhere in the tests: a busy machine must not fail them.
 """
 import argparse
 import json
@@ -83,12 +84,54 @@ def sesami_cell(size: int) -> dict:
     return result("speed", f"sesami {size} px", 0, "cpu", "simulated", m, dict(threads=torch.get_num_threads(), objects=8, rounds=1, rank=16), time.perf_counter() - t0)
 
 
+def semssl_cell(ratio: float, n: int = 128) -> dict:
+    "Steps of pretraining (AdamW, float32, one thread): ours without and with contrast, and the steps of lightly's example for masked autoencoders."
+    import lightly
+    from lightly.models import utils
+    from lightly.models.modules import MAEDecoderTIMM, MaskedVisionTransformerTIMM
+    from semiml.semssl.model import Pretraining, encoder
+    t0, x, group = time.perf_counter(), torch.randn(n // 4, 4, 1, 64, 64), torch.arange(n // 4)
+    vit = encoder("cpu", class_token=True)  # lightly's example keeps the class token, so ours does here, too
+    vit.pos_embed.requires_grad_(True)
+    peer, decoder = MaskedVisionTransformerTIMM(vit=vit), MAEDecoderTIMM(num_patches=64, patch_size=8, in_chans=1, embed_dim=128, decoder_embed_dim=64, decoder_depth=1, decoder_num_heads=4)
+
+    def theirs():
+        images = x.flatten(0, 1)
+        keep, masked = utils.random_token_mask(size=(n, peer.sequence_length), mask_ratio=ratio, device="cpu")
+        seen = decoder.embed(peer.encode(images=images, idx_keep=keep))
+        full = utils.repeat_token(decoder.mask_token, (n, peer.sequence_length))
+        out = decoder.decode(utils.set_at_index(full, keep, seen.type_as(full)))
+        want = utils.get_at_index(utils.patchify(images, 8), masked - 1)
+        return torch.nn.functional.mse_loss(decoder.predict(utils.get_at_index(out, masked)), want)
+
+    def ours(kinds):
+        m = Pretraining(encoder("cpu", class_token=True), ratio, kinds)
+        return lambda: sum(m.loss(dict(views=x, group=group, mask=torch.rand(n // 4, 4, 64))).values()), m.parameters()
+
+    ways, seen = {"lightly": (theirs, [*peer.parameters(), *decoder.parameters()]), "MAE": ours(()), "MAE+CL": ours(("self", "cross"))}, {}
+    steps = {k: (f, torch.optim.AdamW([p for p in ps if p.requires_grad])) for k, (f, ps) in ways.items()}
+    for turn in range(7):
+        for k, (f, opt) in steps.items():
+            t = time.process_time(); f().backward(); opt.step(); opt.zero_grad()
+            if turn: seen.setdefault(k, []).append(n / (time.process_time() - t))  # the first is a warm-up
+    m = {f"{k} images/s": statistics.median(v) for k, v in seen.items()}
+    m["throughput ratio"] = m["MAE images/s"] / m["lightly images/s"]
+    return result("speed", f"semssl against lightly, mask {ratio:g}", 0, "cpu", "simulated", m, dict(threads=1, lightly=lightly.__version__, images=n, side=64, patch=8, dim=128, depth=4), time.perf_counter() - t0)
+
+
 p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 p.add_argument("--out", type=Path, help="folder for the result cells; by default they are only printed")
 p.add_argument("--n", type=int, default=6, help="scenes a round and kind")
 p.add_argument("--rounds", type=int, default=3)
 p.add_argument("--sesami", action="store_true", help="time SeSAMI instead of the simulators")
+p.add_argument("--semssl", action="store_true", help="time pretraining on pairs instead")
 args = p.parse_args()
+if args.semssl:
+    for ratio in (.25, .75):
+        c = semssl_cell(ratio)
+        print(c["row"], {k: round(v, 3) for k, v in c["metrics"].items()}, flush=True)
+        if args.out: atomic_write(args.out / f"semssl_{ratio:g}.json", json.dumps(c, indent=1))
+    sys.exit()
 if SESAMI:
     for size in (512, 1024):
         c = sesami_cell(size)
