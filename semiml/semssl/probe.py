@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['features', 'linear_probe', 'knn', 'retrieval']
 
-# %% ../../nbs/api/86_semssl_probe.ipynb #b71642ce
+# %% ../../nbs/api/86_semssl_probe.ipynb #66a298d2
 import numpy as np, torch
 from torch.nn import functional as F
 from ..core import BadInput
@@ -13,7 +13,7 @@ from ..metrics import wilson
 from .classify import _check, _side
 from .pairs import unstack
 
-# %% ../../nbs/api/86_semssl_probe.ipynb #93265fb0
+# %% ../../nbs/api/86_semssl_probe.ipynb #fe6b8f09
 @torch.no_grad()
 def features(encoder, arrays, batch:int=256)->np.ndarray: # Of timm, (n, 1, S, S) -> (n, D); (N, 2, S, S) uint8 -> (N, 2, D) float32: low, high
     "What the encoder makes of each image, in eval mode. Raises `BadInput`."
@@ -22,7 +22,7 @@ def features(encoder, arrays, batch:int=256)->np.ndarray: # Of timm, (n, 1, S, S
     if not out: raise BadInput("there are no pairs: give one or more")
     return torch.cat(out).unflatten(0, (-1, 2)).numpy()
 
-# %% ../../nbs/api/86_semssl_probe.ipynb #c7b07991
+# %% ../../nbs/api/86_semssl_probe.ipynb #bf54f76e
 def _flat(x, y=None, name="train"): # (N, ...) -> (N, D) float64
     x = np.asarray(x, np.float64).reshape(len(x), -1)
     if not np.isfinite(x).all(): raise BadInput(f"{name}_x contains NaN or infinite numbers: look for the image or the weights that make them")
@@ -37,20 +37,22 @@ def _logistic(x, y, n_classes, l2): # (N, D) float64 tensors -> weights (D + 1, 
     opt.step(closure); return w.detach()
 
 def linear_probe(train_x, train_y, test_x, test_y, # Features (N, ...) and class numbers (N,)
-                 l2=(1e-3, 1e-2, 1e-1, 1.), held:float=.25, seed:int=0 # Strengths to choose from; share of the training samples to choose by
+                 l2=(1e-3, 1e-2, 1e-1, 1., 10.), folds:int=4, seed:int=0 # Strengths to choose from; parts of the training samples, each held out once to choose by
 )->dict: # accuracy, interval, l2, answers
     "Logistic regression on features that stay as they are (softmax, L-BFGS); standardised by the training samples. The strength that does best on the held-out part is refitted on all. Raises `BadInput`."
     (a, y), (b, t) = _flat(train_x, train_y), _flat(test_x, test_y, "test"); C = int(max(y.max(), t.max())) + 1; n = np.bincount(y, minlength=C)
     if a.shape[1] != b.shape[1]: raise BadInput(f"features of {a.shape[1]} and {b.shape[1]} numbers: take both from one encoder")
+    if folds < 2: raise BadInput(f"folds={folds}: give 2 or more, or one strength l2 and nothing is to be chosen")
     if (n > 0).sum() < 2: raise BadInput("the training samples are of one class: give two or more")
     m, s = a.mean(0), a.std(0); a, b = (torch.from_numpy((v - m)/np.where(s > 1e-9, s, 1.)) for v in (a, b)); y, rng = torch.from_numpy(y.astype(np.int64)), np.random.default_rng(seed)
-    out = np.zeros(len(a), bool)
-    for k in np.flatnonzero(n): i = rng.permutation(np.flatnonzero(y.numpy() == k)); out[i[:int(held*len(i))]] = True # of each class, so that none is missing
-    score = [(((a[out] @ w[:-1] + w[-1]).argmax(1) == y[out]).float().mean().item(), v) for v in sorted(l2) for w in [_logistic(a[~out], y[~out], C, v)]] if out.any() and len(l2) > 1 else [(0., max(l2))]
-    w = _logistic(a, y, C, best := max(score)[1]); answers = (b @ w[:-1] + w[-1]).argmax(1).numpy(); right = int((answers == t).sum()) # of equals the strongest
+    fold, score = np.zeros(len(a), int), {v: 0 for v in sorted(l2)}
+    for k in np.flatnonzero(n): i = rng.permutation(np.flatnonzero(y.numpy() == k)); fold[i] = np.arange(len(i)) % folds # each class in each fold
+    for out in [torch.from_numpy(fold == k) for k in range(folds)] if len(score) > 1 else []:
+        for v in score: w = _logistic(a[~out], y[~out], C, v); score[v] += int(((a[out] @ w[:-1] + w[-1]).argmax(1) == y[out]).sum())
+    w = _logistic(a, y, C, best := max(score, key=lambda v: (score[v], v))); answers = (b @ w[:-1] + w[-1]).argmax(1).numpy(); right = int((answers == t).sum()) # of equals the strongest
     return dict(accuracy=right/len(t), interval=list(wilson(right, len(t))), l2=best, answers=answers)
 
-# %% ../../nbs/api/86_semssl_probe.ipynb #ec9b9d32
+# %% ../../nbs/api/86_semssl_probe.ipynb #35585110
 def _unit(x): return x/np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 def knn(train_x, train_y, test_x, k:int=5)->np.ndarray: # Features (N, ...), class numbers (N,), features (M, ...) -> (M,) class numbers
@@ -61,7 +63,7 @@ def knn(train_x, train_y, test_x, k:int=5)->np.ndarray: # Features (N, ...), cla
     for j in i.T: votes[np.arange(len(b)), y[j]] += 1 + 1e-3*s[np.arange(len(b)), j] # the similarity decides between equal numbers
     return votes.argmax(1)
 
-# %% ../../nbs/api/86_semssl_probe.ipynb #3fc38102
+# %% ../../nbs/api/86_semssl_probe.ipynb #7c24231f
 def retrieval(low, high, at=(1, 5), centre:bool=True)->dict: # Features (N, ...) of the same sites; ranks; take the mean of each magnification away
     "How often the other magnification of the same site is among the `at` most similar of all N sites (cosine), both ways, beside chance. Equal similarities share their ranks, so an encoder that says the same of all gets chance. Raises `BadInput`."
     a, b = _flat(low, name="low"), _flat(high, name="high"); n = len(a)

@@ -6,7 +6,7 @@
 __all__ = ['PATTERNS', 'NAMES', 'DOSE', 'SCALES', 'TIME', 'ROWS', 'ROWS5', 'CURVE', 'sites', 'data', 'fully_hidden', 'pretrained',
            'some', 'fine_tuned', 'judged', 'known', 'row4', 'row_labels', 'row5', 'run']
 
-# %% ../../nbs/api/97_semssl_tables.ipynb #e990bed0
+# %% ../../nbs/api/97_semssl_tables.ipynb #7b933ba2
 import sys, warnings
 from pathlib import Path
 import numpy as np, torch
@@ -19,10 +19,10 @@ from .pretrain import pretrain
 from ..sim import sem
 from ..train import read_log
 
-# %% ../../nbs/api/97_semssl_tables.ipynb #4437a9af
+# %% ../../nbs/api/97_semssl_tables.ipynb #2f79854d
 PATTERNS, NAMES, DOSE = ("lines", "logic_routing", "contacts_square"), list(sem.DEFECTS), (5, 30) # of the wafers in turn; classes; e/px at high magnification
 SCALES = dict( # side of an image and its pixel, nm; sites of A and B without labels, with, and of the test; settings of training
-    ci=dict(side=32, px=5., free=dict(A=20, B=0), labelled=dict(A=30, B=20), test=dict(A=20, B=20), create="ci", steps=3, n=4, fine_steps=3, fine_n=4, resnet="resnet10t", shares=(.5,)),
+    ci=dict(side=32, px=5., free=dict(A=20, B=0), labelled=dict(A=30, B=30), test=dict(A=20, B=20), create="ci", steps=3, n=4, fine_steps=3, fine_n=4, resnet="resnet10t", shares=(.5,)),
     cpu=dict(side=64, px=2.5, free=dict(A=2400, B=0), labelled=dict(A=600, B=200), test=dict(A=600, B=600), create="cpu", steps=1500, n=32, fine_steps=500, fine_n=32, resnet="resnet10t", shares=(.01, .05, .1, .25, .5)),
     paper=dict(side=224, px=1., free=dict(A=320_000, B=0), labelled=dict(A=80_000, B=20_000), test=dict(A=60_000, B=2_000), create="paper", steps=200_000, n=512, fine_steps=20_000, fine_n=256, resnet="resnet50", shares=(.01, .05, .1, .25, .5)))
 TIME = dict(free=(0, .6), labelled=(.6, .8), test=(.8, 1.)) # when in the life of a device its wafers were seen
@@ -48,7 +48,7 @@ def data(s, device, part, seed=0)->tuple: # (N, 2, S, S) uint8, labels (N,), waf
         with atomic_path(path) as tmp, open(tmp, "wb") as f: np.savez(f, x=np.stack(x), y=np.array(y), w=np.array(w))
     with np.load(path, allow_pickle=False) as z: return z["x"], z["y"], z["w"]
 
-# %% ../../nbs/api/97_semssl_tables.ipynb #ddb6436d
+# %% ../../nbs/api/97_semssl_tables.ipynb #c61bbdd2
 def fully_hidden(s, ratio:float, n:int=200, patch:int=8, draws:int=50, magnification:str="high", seed=0)->tuple: # (n,) share of the draws in which all of a defect is hidden; (n,) its size in patches
     "Figure 11 as a number, over sites of device A that have a defect."
     share, size, g = [], [], torch.Generator().manual_seed(seed_for(seed, "figure11"))
@@ -59,7 +59,7 @@ def fully_hidden(s, ratio:float, n:int=200, patch:int=8, draws:int=50, magnifica
         if len(share) == n: break
     return np.array(share), np.array(size)
 
-# %% ../../nbs/api/97_semssl_tables.ipynb #67f352ed
+# %% ../../nbs/api/97_semssl_tables.ipynb #24cfe0fc
 ROWS = { # of table 4: settings of `pretrain`, None: random weights
     "CE (from scratch)": None, "MAE 0.75": dict(mask_ratio=.75, kinds=()), "MAE 0.25": dict(kinds=()), "MAE+CL self": dict(kinds=("self",)), "MAE+CL cross": dict(kinds=("cross",)), "MAE+CL (Proposed)": dict(kinds=("self", "cross"))}
 _file = lambda row: "".join(c if c.isalnum() or c == "." else "_" for c in row).strip("_")
@@ -93,7 +93,7 @@ def known(s, net, device, seed)->dict: # what frozen features know
     (x, y, _), (tx, ty, _) = data(s, device, "labelled", seed), data(s, device, "test"); a, b = probe.features(net, x), probe.features(net, tx); r = probe.retrieval(b[:, 0], b[:, 1])
     return {"linear probe": 100*probe.linear_probe(a, y, b, ty)["accuracy"], "k-NN": 100*float((probe.knn(a, y, b) == ty).mean()), "recall@1": (r["low to high"]["recall@1"] + r["high to low"]["recall@1"])/2}
 
-# %% ../../nbs/api/97_semssl_tables.ipynb #7231322e
+# %% ../../nbs/api/97_semssl_tables.ipynb #167b2923
 def row4(s, scale, row, seed)->dict: # a cell of table 4
     net = pretrained(s, scale, row, "A", seed, weights=True if row == "CE (ImageNet)" else None); frozen = known(s, net, "A", seed); c, seconds = fine_tuned(s, scale, row, "A", seed, net)
     log = read_log(run_folder("table4", f"{_file(row)}_A_{scale}_{seed}")); m = judged(s, c, "A") | frozen | ({"pretrain/found": log[-1]["found"]} if log and "found" in log[-1] else {})
@@ -106,7 +106,7 @@ def row_labels(s, scale, row, share, seed)->dict: # accuracy against the number 
 
 ROWS5 = "CE (other device)", "MAE+CL (Proposed)", "MAE+CL on A", "CE (from scratch)" # the paper's two, and two that it does not have
 def row5(s, scale, row, seed)->dict: # a cell of table 5
-    if row == "CE (other device)": net = fine_tuned(s, scale, "CE (from scratch)", "A", seed, pretrained(s, scale, "CE (from scratch)", "A", seed))[0].encoder
+    if row == "CE (other device)": c = fine_tuned(s, scale, "CE (from scratch)", "A", seed, pretrained(s, scale, "CE (from scratch)", "A", seed))[0]; net = c.encoder; net.create = c.create
     else: net = pretrained(s, scale, "MAE+CL (Proposed)" if row == "MAE+CL on A" else row, "A" if row == "MAE+CL on A" else "B", seed)
     frozen = known(s, net, "B", seed); c, seconds = fine_tuned(s, scale, f"table5 {row}", "B", seed, net)
     return cell("table5", row, seed, scale, "simulated", judged(s, c, "B") | frozen, s | dict(train_seconds=seconds))
