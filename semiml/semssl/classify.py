@@ -7,7 +7,7 @@ __all__ = ['SCALES', 'PairClassifier', 'class_weights', 'PairBatches', 'logits',
            'save', 'load', 'report', 'confusion_figure', 'fit_temperature', 'ece', 'reliability_figure',
            'abstain_threshold', 'decide', 'occlusion']
 
-# %% ../../nbs/api/85_semssl_classify.ipynb #31fa5958
+# %% ../../nbs/api/85_semssl_classify.ipynb #42a0e1b1
 import json, warnings
 from pathlib import Path
 import numpy as np, timm, torch
@@ -19,7 +19,7 @@ from ..metrics import wilson
 from .pairs import unstack
 from ..train import fit, read_tensors
 
-# %% ../../nbs/api/85_semssl_classify.ipynb #cab17e34
+# %% ../../nbs/api/85_semssl_classify.ipynb #02e48380
 def _check(arrays, labels=None, n_classes:int=None, side:int=None): # what every door here asks
     s = np.shape(arrays)
     if len(s) != 4 or s[1] != 2 or s[2] != s[3] or "uint8" not in str(arrays.dtype): raise BadInput(f"pairs are {s} of {getattr(arrays, 'dtype', 'no type')}: give (N, 2, S, S) uint8, low and high magnification, as semssl.pairs.stack makes it")
@@ -54,7 +54,7 @@ class PairClassifier(nn.Module):
     def loss(self, batch)->dict: # image (n, 2, S, S), label (n,)
         e = F.cross_entropy(self(batch["image"]).float(), batch["label"], self.weight, reduction="none", label_smoothing=self.smoothing); return dict(cross_entropy=e.mean()) # over samples: the weights' own mean would undo them in a batch of one class
 
-# %% ../../nbs/api/85_semssl_classify.ipynb #9bcd1ffd
+# %% ../../nbs/api/85_semssl_classify.ipynb #de95d220
 def class_weights(labels, n_classes:int, beta:float=.999)->np.ndarray: # (N,) class numbers, -1: no label -> (n_classes,) float
     "1/(effective number of samples) = (1 - beta)/(1 - beta**n) (Cui et al. 2019, equation 2), scaled so that the mean over samples is 1. beta 0: all equal; towards 1: 1/n. Warns of single samples; raises `BadInput`."
     if not 0 <= beta < 1: raise BadInput(f"beta={beta} must be 0 or above and below 1")
@@ -64,7 +64,7 @@ def class_weights(labels, n_classes:int, beta:float=.999)->np.ndarray: # (N,) cl
     if (n == 1).any(): warnings.warn(f"class {int((n == 1).argmax())} has one sample: the network can only learn that sample by heart; label more", stacklevel=2)
     w = (1 - beta)/(1 - beta**n); return w*n.sum()/(w*n).sum()
 
-# %% ../../nbs/api/85_semssl_classify.ipynb #cc287da7
+# %% ../../nbs/api/85_semssl_classify.ipynb #d226bf23
 def _moved(a, d, axis): # whole pixels, reflected at the border: noise is neither smoothed nor repeated over long stretches
     s = a.shape[axis]; i = np.abs(np.arange(s) + d); return np.take(a, np.where(i > s - 1, 2*(s - 1) - i, i), axis)
 
@@ -85,7 +85,7 @@ class PairBatches:
             out.append([_moved(_moved(a, dy, 0), dx, 1) for a, (dy, dx) in zip(x, rng.integers(-self.most, self.most + 1, (2, 2)))]) # the stage errs anew for each image
         return dict(image=unstack(np.array(out)), label=torch.as_tensor(self.labels[i]))
 
-# %% ../../nbs/api/85_semssl_classify.ipynb #b1f1b3be
+# %% ../../nbs/api/85_semssl_classify.ipynb #0f8f63e2
 @torch.no_grad()
 def _batched(net, arrays, batch, f): # f of float pairs -> one array
     _check(arrays, side=net.side); net.eval(); device = next(net.parameters()).device
@@ -99,7 +99,7 @@ def predict(net, arrays, batch:int=256)->np.ndarray: # (N, 2, S, S) uint8 -> (N,
     "Probabilities, with the temperature of the classifier. Raises `BadInput`."
     return torch.softmax(torch.from_numpy(logits(net, arrays, batch))/net.temperature, 1).numpy()
 
-# %% ../../nbs/api/85_semssl_classify.ipynb #2fa5c7fd
+# %% ../../nbs/api/85_semssl_classify.ipynb #e732373e
 def remember(net, arrays, labels, shrink:float=.1): # Training pairs; share of the largest variance that is added to all
     "Keep the mean of each class in the space of the fused features, and what makes the spread around the means round: what `novelty` measures with. Raises `BadInput`."
     _check(arrays, labels, len(net.classes)); y = np.asarray(labels); f, y = _batched(net, arrays[y >= 0], 256, net.fuse).astype(float), y[y >= 0]; m = np.stack([f[y == k].mean(0) for k in range(len(net.classes))])
@@ -111,7 +111,7 @@ def novelty(net, arrays, batch:int=256)->np.ndarray: # (N, 2, S, S) uint8 -> (N,
     if net.means is None: raise BadInput("this classifier remembers no features: call remember with the training pairs")
     return _batched(net, arrays, batch, lambda x: torch.cdist(net.fuse(x) @ net.whiten, net.means @ net.whiten).min(1)[0]) if len(arrays) else np.zeros(0, np.float32)
 
-# %% ../../nbs/api/85_semssl_classify.ipynb #efd87462
+# %% ../../nbs/api/85_semssl_classify.ipynb #cf344dd5
 SCALES = dict(ci=dict(steps=8, n=8), cpu=dict(steps=600, n=32), paper=dict(steps=20_000, n=256)) # pairs a step
 
 def train(
@@ -155,7 +155,7 @@ def load(folder)->PairClassifier: # in eval mode
     if bad := [k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape]: raise BadInput(f"{folder}: its weights are another classifier's ({len(bad)} tensors differ, first {min(bad)})")
     net.load_state_dict(state); return net.eval()
 
-# %% ../../nbs/api/85_semssl_classify.ipynb #84c4277e
+# %% ../../nbs/api/85_semssl_classify.ipynb #6e0b7d6c
 def _judged(prob, labels): # probabilities or logits and labels of the labelled samples
     p, y = np.asarray(prob), np.asarray(labels)
     if p.ndim != 2 or y.shape != p.shape[:1]: raise BadInput(f"predictions are {p.shape} and labels {y.shape}: give (N, n_classes) and (N,)")
@@ -182,7 +182,7 @@ def confusion_figure(r:dict): # of `report` -> a matplotlib figure
     for i, j in np.ndindex(C.shape): ax.text(j, i, C[i, j], ha="center", va="center", fontsize=8, color="w" if share[i, j] > .5 else "k")
     ax.set_xticks(range(len(C)), names, rotation=45, ha="right", fontsize=8); ax.set_yticks(range(len(C)), names, fontsize=8); ax.set(xlabel="answer", ylabel="truth", title=f"{r['accuracy']:.0%} of {C.sum()} right"); return fig
 
-# %% ../../nbs/api/85_semssl_classify.ipynb #a09e8a77
+# %% ../../nbs/api/85_semssl_classify.ipynb #e8484a18
 def fit_temperature(logits, labels)->float: # (N, n_classes), (N,) of pairs that were not trained on
     "The T for which softmax(logits/T) makes the labels most likely (Guo et al. 2017). It never changes an answer. Raises `BadInput`."
     from scipy.optimize import minimize_scalar
@@ -202,7 +202,7 @@ def reliability_figure(prob, labels, bins:int=10): # a matplotlib figure
     for k in np.unique(b): n = (b == k).sum(); a = right[b == k].mean(); lo, hi = wilson(right[b == k].sum(), n); ax.errorbar(c[b == k].mean(), a, [[a - lo], [hi - a]], fmt="o", c="C0", ms=2 + 6*np.sqrt(n/len(y)))
     ax.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1.03), ylim=(-.03, 1.03), title=f"ECE {ece(p, y):.3f}"); return fig
 
-# %% ../../nbs/api/85_semssl_classify.ipynb #c57155a0
+# %% ../../nbs/api/85_semssl_classify.ipynb #6459abc7
 def abstain_threshold(prob, labels, accuracy:float=.95)->dict: # threshold, answered, accuracy, interval, n
     "The lowest confidence from which on the answered samples are right often enough, the share of samples answered and their accuracy with its Wilson interval (95 %). It is chosen on these samples, so it flatters a little. Raises `BadInput`."
     if not 0 < accuracy <= 1: raise BadInput(f"accuracy={accuracy} must be a share above 0, such as 0.95")
@@ -218,7 +218,7 @@ def decide(prob, threshold:float=0., distance=None, limit:float=None)->np.ndarra
     if limit is not None: no = no | (np.asarray(distance) > limit)
     return np.where(no, -1, p.argmax(1))
 
-# %% ../../nbs/api/85_semssl_classify.ipynb #a85bc2a8
+# %% ../../nbs/api/85_semssl_classify.ipynb #9aed03c1
 def occlusion(net, pair, size:int=12, stride:int=4, batch:int=256)->np.ndarray: # (2, S, S) uint8; side of the patch and distance between patches, px -> (2, S, S) float32
     "How much the probability of the answer falls when a patch is replaced by the mean of its surroundings, in one magnification at a time; the mean of all patches over a pixel (Zeiler and Fergus 2014). Raises `BadInput`."
     x = np.asarray(pair); _check(x[None], side=net.side); S = x.shape[-1]

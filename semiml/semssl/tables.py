@@ -6,7 +6,7 @@
 __all__ = ['PATTERNS', 'NAMES', 'DOSE', 'SCALES', 'TIME', 'ROWS', 'ROWS5', 'CURVE', 'sites', 'data', 'fully_hidden', 'pretrained',
            'some', 'fine_tuned', 'judged', 'known', 'row4', 'row_labels', 'row5', 'run']
 
-# %% ../../nbs/api/97_semssl_tables.ipynb #7b933ba2
+# %% ../../nbs/api/97_semssl_tables.ipynb #4542f4a5
 import sys, warnings
 from pathlib import Path
 import numpy as np, torch
@@ -19,8 +19,8 @@ from .pretrain import pretrain
 from ..sim import sem
 from ..train import read_log
 
-# %% ../../nbs/api/97_semssl_tables.ipynb #2f79854d
-PATTERNS, NAMES, DOSE = ("lines", "logic_routing", "contacts_square"), list(sem.DEFECTS), (5, 30) # of the wafers in turn; classes; e/px at high magnification
+# %% ../../nbs/api/97_semssl_tables.ipynb #be0d8e99
+PATTERNS, NAMES, DOSE = ("lines", "logic_routing", "contacts_square"), list(sem.DEFECTS), (10, 60) # of the wafers in turn; classes; e/px at high magnification
 SCALES = dict( # side of an image and its pixel, nm; sites of A and B without labels, with, and of the test; settings of training
     ci=dict(side=32, px=5., free=dict(A=20, B=0), labelled=dict(A=30, B=30), test=dict(A=20, B=20), create="ci", steps=3, n=4, fine_steps=3, fine_n=4, resnet="resnet10t", shares=(.5,)),
     cpu=dict(side=64, px=2.5, free=dict(A=2400, B=0), labelled=dict(A=600, B=200), test=dict(A=600, B=600), create="cpu", steps=1500, n=32, fine_steps=500, fine_n=32, resnet="resnet10t", shares=(.01, .05, .1, .25, .5)),
@@ -48,7 +48,7 @@ def data(s, device, part, seed=0)->tuple: # (N, 2, S, S) uint8, labels (N,), waf
         with atomic_path(path) as tmp, open(tmp, "wb") as f: np.savez(f, x=np.stack(x), y=np.array(y), w=np.array(w))
     with np.load(path, allow_pickle=False) as z: return z["x"], z["y"], z["w"]
 
-# %% ../../nbs/api/97_semssl_tables.ipynb #c61bbdd2
+# %% ../../nbs/api/97_semssl_tables.ipynb #a273b332
 def fully_hidden(s, ratio:float, n:int=200, patch:int=8, draws:int=50, magnification:str="high", seed=0)->tuple: # (n,) share of the draws in which all of a defect is hidden; (n,) its size in patches
     "Figure 11 as a number, over sites of device A that have a defect."
     share, size, g = [], [], torch.Generator().manual_seed(seed_for(seed, "figure11"))
@@ -59,7 +59,7 @@ def fully_hidden(s, ratio:float, n:int=200, patch:int=8, draws:int=50, magnifica
         if len(share) == n: break
     return np.array(share), np.array(size)
 
-# %% ../../nbs/api/97_semssl_tables.ipynb #24cfe0fc
+# %% ../../nbs/api/97_semssl_tables.ipynb #05eafe52
 ROWS = { # of table 4: settings of `pretrain`, None: random weights
     "CE (from scratch)": None, "MAE 0.75": dict(mask_ratio=.75, kinds=()), "MAE 0.25": dict(kinds=()), "MAE+CL self": dict(kinds=("self",)), "MAE+CL cross": dict(kinds=("cross",)), "MAE+CL (Proposed)": dict(kinds=("self", "cross"))}
 _file = lambda row: "".join(c if c.isalnum() or c == "." else "_" for c in row).strip("_")
@@ -93,7 +93,7 @@ def known(s, net, device, seed)->dict: # what frozen features know
     (x, y, _), (tx, ty, _) = data(s, device, "labelled", seed), data(s, device, "test"); a, b = probe.features(net, x), probe.features(net, tx); r = probe.retrieval(b[:, 0], b[:, 1])
     return {"linear probe": 100*probe.linear_probe(a, y, b, ty)["accuracy"], "k-NN": 100*float((probe.knn(a, y, b) == ty).mean()), "recall@1": (r["low to high"]["recall@1"] + r["high to low"]["recall@1"])/2}
 
-# %% ../../nbs/api/97_semssl_tables.ipynb #167b2923
+# %% ../../nbs/api/97_semssl_tables.ipynb #f116c09e
 def row4(s, scale, row, seed)->dict: # a cell of table 4
     net = pretrained(s, scale, row, "A", seed, weights=True if row == "CE (ImageNet)" else None); frozen = known(s, net, "A", seed); c, seconds = fine_tuned(s, scale, row, "A", seed, net)
     log = read_log(run_folder("table4", f"{_file(row)}_A_{scale}_{seed}")); m = judged(s, c, "A") | frozen | ({"pretrain/found": log[-1]["found"]} if log and "found" in log[-1] else {})
