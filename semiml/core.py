@@ -8,7 +8,7 @@ __all__ = ['BadInput', 'CannotSave', 'atomic_path', 'atomic_write', 'scale_from_
 
 # %% ../nbs/api/00_core.ipynb #64c60a21
 import errno, os, platform, subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # %% ../nbs/api/00_core.ipynb #386959fc
@@ -36,7 +36,8 @@ def atomic_path(
         why = "the disk is full" if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else os.strerror(e.errno).lower()
         raise CannotSave(e.errno, f"{path}: cannot be saved, {why}; what stood there before is untouched, free or change the folder and "
                                   "run again") from e
-    finally: tmp.unlink(missing_ok=True)
+    finally:
+        with suppress(OSError): tmp.unlink() # gone when all went well; and what went wrong has been said above
 
 def atomic_write(path:str|Path, data:bytes|str):
     "Write `data` (text as UTF-8) to `path`, atomically. Raises `CannotSave`."

@@ -88,6 +88,9 @@ def runs(out):
     fit(Net(), Points(), STEPS, out/"broken", resume=True, **SETTINGS)
     patches.train(Blobs(), out/"ddpm", "ci", pixels=6144, steps=STEPS, **SETTINGS | dict(lr=1e-3))
     rng = np.random.default_rng(0)
+    from semiml.semssl.pretrain import pretrain
+    tiny = dict(model_name="vit_tiny_patch16_224", patch_size=8, embed_dim=16, depth=1, num_heads=2)
+    pretrain(rng.integers(0, 255, (16, 2, 16, 16), np.uint8), out/"semssl", "ci", STEPS, 8, tiny, groups=np.arange(16) // 2, **SETTINGS)
     masks = [(rng.random((6, 6)) < .4).repeat(8, 0).repeat(8, 1).astype(np.uint8) for _ in range(8)]
     images = [m * 50. + 100 + rng.normal(0, 10, m.shape) for m in masks]
     cutmix = Views(images[:2], masks[:2], images[2:], 4, 4, (32, 32), ("", "colour"), cutmix=True)
@@ -133,11 +136,12 @@ def both(tmp_path_factory):
 def curve(run, key="loss"): return np.array([r[key] for r in read_log(run)])
 
 
-@pytest.mark.parametrize("run", ["whole", "broken", "ddpm"])
+@pytest.mark.parametrize("run", ["whole", "broken", "ddpm", "semssl"])
 def test_two_processes_give_the_curve_of_one(both, run):
     one, two = (out/run for out in both)
     for key in ("loss", "grad_norm", "lr"): np.testing.assert_allclose(curve(two, key), curve(one, key), rtol=1e-4)
-    if run != "ddpm":
+    if run == "semssl": np.testing.assert_allclose(curve(two, "contrast"), curve(one, "contrast"), rtol=1e-4)  # negatives of both processes
+    if run in ("whole", "broken"):
         for key in ("square", "absolute"): np.testing.assert_allclose(curve(two, key), curve(one, key), rtol=1e-4)
         assert curve(one)[-1] < .9 * curve(one)[0]
     assert curve(one, "step").tolist() == curve(two, "step").tolist() and len(curve(one)) > 9
