@@ -7,19 +7,19 @@ __all__ = ['COLUMNS', 'Pairs', 'open_pairs', 'check_classes', 'split_wafers', 's
            'square', 'stack', 'region']
 
 # %% ../../nbs/api/80_semssl_pairs.ipynb #48ee0d41
-import csv, warnings
+import csv, io, warnings
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 import numpy as np, torch
-from skimage.transform import resize
 from tqdm.auto import tqdm
 from ..core import BadInput
 from ..folders import by_name
-from ..micrograph import Micrograph, read
+from ..micrograph import Micrograph, area_resize, read
 from ..segnet import gray
 
-# %% ../../nbs/api/80_semssl_pairs.ipynb #7e1f6fe7
+# %% ../../nbs/api/80_semssl_pairs.ipynb #58c2ea65
 COLUMNS = "name", "label", "device", "wafer", "site"
 
 @dataclass
@@ -27,79 +27,99 @@ class Pairs:
     "Pairs of one folder, read on demand: `len(p)`, `p[i]` is (low, high). Make one with `open_pairs`."
     root:Path; names:list; low:list; high:list # The folder; name and files of each pair
     labels:list; devices:list; wafers:list; sites:list # Words; "" is no label
-    classes:list; times:list = field(default_factory=list) # Names of the labels; of the column `time`, "" where there is none
+    classes:list; times:list|None = None # Names of the labels; words of the column `time`, None without one
 
     def __len__(self): return len(self.names)
     def __getitem__(self, i)->tuple: return read(self.low[i]), read(self.high[i]) # Micrographs
     def subset(self, indices)->"Pairs":
         "The pairs at `indices` (numbers, a slice or a boolean array)."
-        idx = np.arange(len(self))[indices]; return replace(self, **{k: [getattr(self, k)[i] for i in idx] for k in ("names", "low", "high", "labels", "devices", "wafers", "sites", "times")})
+        idx = np.arange(len(self))[indices]
+        return replace(self, **{k: [v[i] for i in idx] for k in ("names", "low", "high", "labels", "devices", "wafers", "sites", "times") if (v := getattr(self, k)) is not None})
     def labelled(self)->"Pairs": return self.subset(np.array([bool(l) for l in self.labels], bool))
     def targets(self)->np.ndarray: # (N,) int64
         "Class numbers, -1 without a label."
         return np.array([self.classes.index(l) if l else -1 for l in self.labels], np.int64)
+
+# %% ../../nbs/api/80_semssl_pairs.ipynb #a752781f
+def _table(table): # [(number of the line, {column: word})] of labels.csv
+    if not table.is_file(): raise BadInput(f"{table}: is missing, write a table with the columns {','.join(COLUMNS)} (label may be empty)")
+    try: lines = csv.DictReader(io.StringIO(table.read_text(encoding="utf-8-sig"), newline=""), strict=True); rows = [(lines.line_num, r) for r in lines]
+    except (csv.Error, UnicodeDecodeError, OSError) as e: raise BadInput(f"{table}: is no table of comma-separated values in UTF-8 ({e}), save it as one again") from None
+    if gone := [c for c in COLUMNS if c not in (lines.fieldnames or ())]: raise BadInput(f"{table}: has no column {gone[0]!r}, the columns are {','.join(COLUMNS)}")
+    if not rows: raise BadInput(f"{table}: holds no pairs, write a line for each")
+    for n, r in rows:
+        if None in r or any(r[c] is None for c in COLUMNS) or not r["name"]: raise BadInput(f"{table}: line {n} is damaged, give {','.join(lines.fieldnames)} there (label may be empty)")
+    return rows
 
 def open_pairs(
     folder, classes=None # With low/, high/ and labels.csv; names of the labels, None: those that occur
 )->Pairs: # in the order of labels.csv
     "Open a folder of pairs; images are read later. Raises `BadInput`."
     root = Path(folder); table = root/"labels.csv"
-    if not root.is_dir(): raise BadInput(f"{root}: there is no such folder")
+    if not root.is_dir(): raise BadInput(f"{root}: there is no such folder, give one with low/, high/ and labels.csv")
     for part in ("low", "high"):
         if not (root/part).is_dir(): raise BadInput(f"{root}: has no folder {part}/, put the images of {part} magnification there")
-    try: rows = list(csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines()))
-    except OSError: raise BadInput(f"{table}: cannot be read, write a table with the columns {','.join(COLUMNS)}") from None
-    except (csv.Error, UnicodeDecodeError) as e: raise BadInput(f"{table}: is no table of comma-separated values ({e})") from None
-    if not rows: raise BadInput(f"{table}: holds no pairs")
-    if gone := [c for c in COLUMNS if c not in rows[0]]: raise BadInput(f"{table}: has no column {gone[0]!r}, the columns are {','.join(COLUMNS)}")
-    files = {part: by_name(root/part) for part in ("low", "high")}
-    for i, r in enumerate(rows):
-        if any(r[c] is None for c in COLUMNS) or not r["name"]: raise BadInput(f"{table}: line {i + 2} is incomplete, give {','.join(COLUMNS)} (label may be empty)")
-        for part, other in (("low", "high"), ("high", "low")):
-            if r["name"] not in files[part]: raise BadInput(f"{root/part/r['name']}: the {part}-magnification image of {r['name']!r} is missing, add it or remove the line from {table.name}" + (f" and the image in {other}/" if r["name"] in files[other] else ""))
-    names = [r["name"] for r in rows]
+    rows = [r for _, r in _table(table)]; names = [r["name"] for r in rows]; files = {part: by_name(root/part) for part in ("low", "high")}
     if twice := [n for n, k in Counter(names).items() if k > 1]: raise BadInput(f"{table}: {twice[0]!r} stands there twice, each pair needs a name of its own")
+    for n in names:
+        for part, other in (("low", "high"), ("high", "low")):
+            too = f" and the image in {other}/" if n in files[other] else ""
+            if n not in files[part]: raise BadInput(f"{root/part/n}: the {part}-magnification image of {n!r} is missing, add it or remove the line from {table.name}{too}")
     for part in files:
         if odd := files[part].keys() - set(names): raise BadInput(f"{files[part][min(odd)]}: {table.name} has no line for this image, add one (the label may be empty) or remove the image")
     labels = [r["label"].strip() for r in rows]; known = sorted({l for l in labels if l}) if classes is None else list(classes)
-    if odd := [(n, l) for n, l in zip(names, labels) if l and l not in known]: raise BadInput(f"{table}: {odd[0][0]} is labelled {odd[0][1]!r}, which is no class, the classes are {', '.join(known)}")
-    return Pairs(root, names, [files["low"][n] for n in names], [files["high"][n] for n in names], labels, *([r[c] for r in rows] for c in COLUMNS[2:]), known, [r.get("time") or "" for r in rows])
+    for n, l in zip(names, labels):
+        if l and l not in known: raise BadInput(f"{table}: {n} is labelled {l!r}, which is no class, correct it or give a class of that name; the classes are {', '.join(known)}")
+    times = [(r["time"] or "").strip() for r in rows] if "time" in rows[0] else None
+    return Pairs(root, names, [files["low"][n] for n in names], [files["high"][n] for n in names], labels, *([r[c].strip() for r in rows] for c in COLUMNS[2:]), known, times)
 
-# %% ../../nbs/api/80_semssl_pairs.ipynb #99701b93
+# %% ../../nbs/api/80_semssl_pairs.ipynb #6656965b
 def check_classes(labels, n_min:int=2):
     "Warn of classes with fewer than `n_min` samples; \"\" and -1 are no labels."
     for c, k in sorted(Counter(l for l in labels if l not in ("", -1)).items()):
-        if k < n_min: warnings.warn(f"class {c!r} has {k} sample{'s' if k > 1 else ''}: it cannot be learnt and tested at once; label more, or give it to another class", stacklevel=3)
+        if k < n_min: warnings.warn(f"class {c!r} has {k} sample{'s' if k > 1 else ''}: it cannot be in training and test at once; label more, or merge it with another class", stacklevel=3)
 
-def _parted(p, held): # held: bool for each pair
-    check_classes(p.labels); a, b = p.subset(~held), p.subset(held)
-    if not len(a) or not len(b): raise BadInput(f"{p.root}: all pairs are on one side of the split, there are too few wafers ({len(set(zip(p.devices, p.wafers)))})")
-    for x, y, where in ((a, b, "held out"), (b, a, "to be trained on")):
-        if odd := set(x.labels) - set(y.labels) - {""}: warnings.warn(f"no pair of class {min(odd)!r} is {where}", stacklevel=3)
+def _split(p, wafers, share, gaps): # (the rest, held out): wafers in this order until the share is reached; gaps: one that is too large may be left out
+    key = list(zip(p.devices, p.wafers)); count, held, n = Counter(key), set(), 0 # pairs without a wafer count as one
+    for w in wafers:
+        if n + count[w]/2 <= share*len(p): held.add(w); n += count[w]
+        elif not gaps: break
+    on = np.array([k in held for k in key], bool); a, b = p.subset(~on), p.subset(on); check_classes(p.labels); often = {l for l, k in Counter(p.labels).items() if l and k > 1}
+    if not len(a) or not len(b): raise BadInput(f"{p.root}: share={share:g} would leave all pairs on one side, there are too few wafers ({len(count)}); give another share, or pairs of more wafers")
+    for x, y, where in ((a, b, "held out"), (b, a, "left to train on")):
+        if odd := (set(x.labels) - set(y.labels)) & often: warnings.warn(f"no pair of class {', '.join(map(repr, sorted(odd)))} is {where}: whole wafers are held out, so take another split, or label more wafers", stacklevel=3)
     return a, b
 
 def split_wafers(p:Pairs, share:float=.25, seed:int=0)->tuple: # (the rest, held out)
-    "Hold out whole wafers, about a share of the pairs. Raises `BadInput`."
-    key = list(zip(p.devices, p.wafers)); count, held, n = Counter(key), set(), 0
-    for w in [sorted(count)[i] for i in np.random.default_rng(seed).permutation(len(count))]:
-        if n + count[w]/2 <= share*len(p): held.add(w); n += count[w]
-    return _parted(p, np.array([k in held for k in key]))
+    "Hold out whole wafers, about a share of the pairs. Warns of classes on one side. Raises `BadInput`."
+    w = sorted(set(zip(p.devices, p.wafers))); return _split(p, [w[i] for i in np.random.default_rng(seed).permutation(len(w))], share, True)
+
+def _clock(p): # when each pair was taken, as a number
+    t = p.times
+    if t is None or not any(t): return range(len(p))
+    if not all(t): raise BadInput(f"{p.root}: {p.names[t.index('')]} has no time while others have, fill in the column time for all pairs or for none")
+    try: return [float(o) for o in t]
+    except ValueError: pass # dates, then; as words 9.3. would come after 10.3.
+    def date(name, o):
+        try: return (lambda v: v if v.tzinfo else v.replace(tzinfo=timezone.utc))(datetime.fromisoformat(o)).timestamp()
+        except ValueError: raise BadInput(f"{p.root}: the time {o!r} of {name} cannot be read, give dates such as 2026-03-01T14:30 or numbers, one kind for all") from None
+    return [date(n, o) for n, o in zip(p.names, t)]
 
 def split_time(p:Pairs, share:float=.25)->tuple: # (earlier, later)
-    "Hold out the last wafers, about a share of the pairs. Their order is that of the column `time` (of its words, so 2026-03-01), else that of labels.csv. Raises `BadInput`."
-    key, first = list(zip(p.devices, p.wafers)), {}
-    for k, t, i in zip(key, p.times, range(len(p))): first.setdefault(k, (t, i)) if k not in first or not t else first.__setitem__(k, min(first[k], (t, i)))
-    count, held, n = Counter(key), set(), 0
-    for w in sorted(first, key=first.get, reverse=True):
-        if n + count[w]/2 <= share*len(p): held.add(w); n += count[w]
-    return _parted(p, np.array([k in held for k in key]))
+    "Hold out the last wafers, about a share of the pairs, by the first time (column `time`, else the line in labels.csv) of each. Warns of classes on one side. Raises `BadInput`."
+    first = {}
+    for w, t in zip(zip(p.devices, p.wafers), _clock(p)): first[w] = min(t, first.get(w, t))
+    return _split(p, sorted(first, key=first.get, reverse=True), share, False) # without gaps: nothing that is trained on is later than what is held out
 
+# %% ../../nbs/api/80_semssl_pairs.ipynb #5ab288e8
 def groups(p:Pairs, by=("device", "site"))->np.ndarray: # (N,) int64
-    "Equal numbers for pairs that contrast must not tell apart: repeats of a site, sites of the same layout. `by`: device, wafer, site, label. Raises `BadInput`."
-    if odd := set(by) - {"device", "wafer", "site", "label"}: raise BadInput(f"by={by!r}: {min(odd)!r} is not known, choose from device, wafer, site, label")
-    return np.unique(np.array(["\t".join(getattr(p, b + "s")[i] for b in by) for i in range(len(p))]), return_inverse=True)[1].astype(np.int64)
+    "Equal numbers for pairs that contrast must not tell apart: repeats of a site, sites of the same layout. `by`: of device, wafer, site, label. Raises `BadInput`."
+    by = (by,) if isinstance(by, str) else tuple(by)
+    if not by or (odd := set(by) - {"device", "wafer", "site", "label"}): raise BadInput(f"by={by!r} is not known, choose from device, wafer, site, label")
+    key = [k if all(k) else i for i, k in enumerate(zip(*(getattr(p, b + "s") for b in by)))]; number = {k: n for n, k in enumerate(dict.fromkeys(key))}
+    return np.array([number[k] for k in key], np.int64)
 
-# %% ../../nbs/api/80_semssl_pairs.ipynb #c20f1b62
+# %% ../../nbs/api/80_semssl_pairs.ipynb #f44250f6
 def encode_gray(images)->np.ndarray: # (N, H, W) -> (N, H, W) uint8
     "Gray as `segnet.gray` makes it, in a byte; `unstack` is the inverse."
     return np.round((gray(np.stack([np.asarray(i, np.float32) for i in images]))[:, 0].numpy().clip(-1.1, 1.1) + 1.1)/2.2*255).astype(np.uint8)
@@ -108,10 +128,10 @@ def unstack(x)->torch.Tensor: # uint8 -> float32, -1.1 to 1.1
     return torch.as_tensor(np.asarray(x) if not torch.is_tensor(x) else x).float()/255*2.2 - 1.1
 
 def square(image, side:int, where="image")->np.ndarray: # (H, W) of any size -> (side, side) float32
-    "The centre square, resized; shrinking averages. Raises `BadInput`."
-    a = np.asarray(image, np.float32); k = min(a.shape); y, x = ((n - k)//2 for n in a.shape); a = a[y:y+k, x:x+k]
+    "The centre square, resized; shrinking averages over the new pixels. Raises `BadInput`."
+    a = np.asarray(image, np.float32); k = min(a.shape); y, x = ((n - k)//2 for n in a.shape)
     if 2*k < side: raise BadInput(f"{where}: {k} px are too few for a side of {side} px, give images of {-(-side//2)} px or more, or a smaller side")
-    return a if k == side else resize(a, (side, side), order=1, anti_aliasing=k > side, preserve_range=True).astype(np.float32)
+    return area_resize(a[y:y+k, x:x+k], (side, side))
 
 def stack(p:Pairs, side:int=64, progress:bool=False)->np.ndarray: # (N, 2, side, side) uint8: low, high
     "All pairs as one array, of whatever sizes they are. Raises `BadInput`."
@@ -119,20 +139,29 @@ def stack(p:Pairs, side:int=64, progress:bool=False)->np.ndarray: # (N, 2, side,
     for i in tqdm(range(len(p)), desc="pairs", disable=not progress): out[i] = encode_gray([square(m.pixels, side, f) for m, f in zip(p[i], (p.low[i], p.high[i]))])
     return out
 
-# %% ../../nbs/api/80_semssl_pairs.ipynb #04aab558
-def region(low:Micrograph, high:Micrograph, ratio:float=None, context:float=1.)->tuple: # ((h, w) crop, (row, column) of its middle in px of low, whether the place is ambiguous)
-    "Where `high` lies in `low`. ratio: of the pixel sizes, None: the images'; context: the side of the crop in sides of the high field. Ambiguous: the whole low image and its middle. Raises `BadInput`."
-    if ratio is None and not (low.pixel_size and high.pixel_size): raise BadInput("the images have no pixel size, give ratio=")
-    ratio = ratio or low.pixel_size[0]/high.pixel_size[0]
-    if not ratio > 1: raise BadInput(f"ratio={ratio:.3g}: the pixels of low must be larger than those of high")
-    a, shape = low.pixels.astype(np.float32), np.array(low.pixels.shape); k = np.maximum(np.round(np.array(high.pixels.shape)/ratio).astype(int), 4)
-    small = resize(high.pixels.astype(np.float32), k, order=1, anti_aliasing=True, preserve_range=True); found = _find(a, small)
-    if found is None: return a, tuple((shape - 1)/2), True
-    half = np.maximum(np.round(context*k/2).astype(int), 2); lo = np.clip(np.round(found).astype(int) - half, 0, shape - 2*half); return a[lo[0]:lo[0] + 2*half[0], lo[1]:lo[1] + 2*half[1]], tuple(found), False
-
-def _find(a, small, reach:float=.25, least:float=.3, apart:float=.06): # (row, column) or None
-    "The best place of a template by normalised correlation, near the middle; none if the peak is low or another one, more than half the template away, is nearly as high."
+# %% ../../nbs/api/80_semssl_pairs.ipynb #7a6209f2
+def _find(a, small, reach, sure): # (row, column) of the middle of the best place for the template, or None
+    from scipy.ndimage import maximum_filter
     from skimage.feature import match_template
-    c = match_template(a, small); k = np.array(small.shape); mid = (np.array(a.shape) - k)/2; r, q = np.indices(c.shape); near = (abs(r - mid[0]) <= reach*a.shape[0]) & (abs(q - mid[1]) <= reach*a.shape[1]); c = np.where(near, c, -1)
-    i = np.array(np.unravel_index(c.argmax(), c.shape)); away = (abs(r - i[0]) > k[0]/2) | (abs(q - i[1]) > k[1]/2)
-    return None if c.max() < least or c.max() - np.where(away, c, -1).max() < apart else i + (k - 1)/2
+    if min(small.shape) < 4: return None # so few pixels fit everywhere
+    c = match_template(a, small); mid = (np.array(c.shape) - 1)/2; far = np.minimum(reach*np.array(a.shape), mid); r, q = np.indices(c.shape)
+    near = (abs(r - mid[0]) <= far[0]) & (abs(q - mid[1]) <= far[1]); z = np.arctanh(c.clip(-.99, .99))*np.sqrt((small.size - 3)/2) # differences have standard error 1
+    inside = np.where(near, z, -np.inf); i = np.array(np.unravel_index(inside.argmax(), c.shape)); peaks = (inside == maximum_filter(inside, 3)) & (np.hypot(r - i[0], q - i[1]) > 2)
+    rival, outside = inside[peaks].max(initial=-np.inf), z[~near].max(initial=-np.inf); best = z[tuple(i)]
+    lost = c[tuple(i)] < .3 or best - rival < sure or outside - best > sure or (abs(i - mid) > far - 1).any() # nothing alike; a tie; clearly better beyond the range, or at its border
+    return None if lost else i + (np.array(small.shape) - 1)/2
+
+def region(
+    low:Micrograph, high:Micrograph, ratio:float=None, context:float=1., # Of their pixel sizes, None: the images'; side of the crop in sides of the high field
+    reach:float=.125, sure:float=2. # How far the stage may be off, in sides of low; standard errors between the best place and the next
+)->tuple: # ((h, w) crop, (row, column) of the middle of high in px of low, whether the place is ambiguous)
+    "Where `high` lies in `low`, by normalised correlation, to a pixel of low. Where the place is ambiguous nothing is cropped: the whole low image and its middle. Raises `BadInput`."
+    if ratio is None and not (low.pixel_size and high.pixel_size): raise BadInput(f"{low.name or 'the low image'}: the pixel sizes are not known, give ratio=")
+    ratio = np.array([ratio]*2 if ratio is not None else np.divide(low.pixel_size, high.pixel_size), float); a, shape = low.pixels, np.array(low.shape)
+    if not (np.isfinite(ratio) & (ratio > 1)).all(): raise BadInput(f"ratio={ratio.min():.3g}: the pixels of low must be larger than those of high, check the pixel sizes or exchange the images")
+    k = np.round(np.array(high.shape)/ratio).astype(int)
+    if (k >= shape).any(): raise BadInput(f"{high.name or 'the high image'}: shows {k[0]} x {k[1]} px of a low image of {shape[0]} x {shape[1]} px, it must show less; check the pixel sizes")
+    at = _find(a, area_resize(high.pixels, tuple(k.clip(1))), reach, sure)
+    if at is None: return a, tuple((shape - 1)/2), True
+    h = np.clip(np.round(context*k).astype(int), 1, shape); lo = np.clip(np.round(at + .5 - h/2).astype(int), 0, shape - h) # at the border the crop is moved inwards
+    return a[lo[0]:lo[0] + h[0], lo[1]:lo[1] + h[1]], tuple(map(float, at)), False

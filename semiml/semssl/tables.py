@@ -6,11 +6,11 @@
 __all__ = ['PATTERNS', 'NAMES', 'DOSE', 'SCALES', 'TIME', 'ROWS', 'ROWS5', 'CURVE', 'sites', 'data', 'fully_hidden', 'pretrained',
            'some', 'fine_tuned', 'judged', 'known', 'row4', 'row_labels', 'row5', 'run']
 
-# %% ../../nbs/api/97_semssl_tables.ipynb #4542f4a5
+# %% ../../nbs/api/97_semssl_tables.ipynb #037e4d03
 import sys, warnings
 from pathlib import Path
 import numpy as np, torch
-from ..core import BadInput, atomic_path, seed_for
+from ..core import atomic_path, seed_for
 from ..reproduce import cell, once, run_folder
 from . import classify, probe
 from .model import encoder, hidden, load_encoder
@@ -19,7 +19,7 @@ from .pretrain import pretrain
 from ..sim import sem
 from ..train import read_log
 
-# %% ../../nbs/api/97_semssl_tables.ipynb #be0d8e99
+# %% ../../nbs/api/97_semssl_tables.ipynb #fde99302
 PATTERNS, NAMES, DOSE = ("lines", "logic_routing", "contacts_square"), list(sem.DEFECTS), (10, 60) # of the wafers in turn; classes; e/px at high magnification
 SCALES = dict( # side of an image and its pixel, nm; sites of A and B without labels, with, and of the test; settings of training
     ci=dict(side=32, px=5., free=dict(A=20, B=0), labelled=dict(A=30, B=30), test=dict(A=20, B=20), create="ci", steps=3, n=4, fine_steps=3, fine_n=4, resnet="resnet10t", shares=(.5,)),
@@ -33,10 +33,7 @@ def sites(s:dict, device:str, part:str, seed:int=0, n:int=None, per_wafer:int=10
     for i in range(n):
         w = i//per_wafer; rng = np.random.default_rng([seed, w]); t = TIME[part][0] + (TIME[part][1] - TIME[part][0])*i/max(n - 1, 1)
         dose = np.exp(rng.uniform(*np.log(DOSE)))*(1 - .2*t)
-        for again in range(5): # at a few sites there is no place for the defect
-            try: yield sem.site(PATTERNS[w % 3], (seed, i, again), device, (seed, w), sem._label(PATTERNS[w % 3], i, seed, None), shape=(s["side"],)*2, pixel_size_nm=s["px"], dimensions=False, dose_e_per_px=dose); break
-            except BadInput:
-                if again == 4: raise
+        yield sem.site_or_next(PATTERNS[w % 3], (seed, i), device, (seed, w), sem._label(PATTERNS[w % 3], i, seed, None), shape=(s["side"],)*2, pixel_size_nm=s["px"], dimensions=False, dose_e_per_px=dose)
 
 def data(s, device, part, seed=0)->tuple: # (N, 2, S, S) uint8, labels (N,), wafers (N,)
     "The same as arrays; kept in a file, as drawing them takes minutes."
@@ -48,7 +45,7 @@ def data(s, device, part, seed=0)->tuple: # (N, 2, S, S) uint8, labels (N,), waf
         with atomic_path(path) as tmp, open(tmp, "wb") as f: np.savez(f, x=np.stack(x), y=np.array(y), w=np.array(w))
     with np.load(path, allow_pickle=False) as z: return z["x"], z["y"], z["w"]
 
-# %% ../../nbs/api/97_semssl_tables.ipynb #a273b332
+# %% ../../nbs/api/97_semssl_tables.ipynb #c2cb65a0
 def fully_hidden(s, ratio:float, n:int=200, patch:int=8, draws:int=50, magnification:str="high", seed=0)->tuple: # (n,) share of the draws in which all of a defect is hidden; (n,) its size in patches
     "Figure 11 as a number, over sites of device A that have a defect."
     share, size, g = [], [], torch.Generator().manual_seed(seed_for(seed, "figure11"))
@@ -59,7 +56,7 @@ def fully_hidden(s, ratio:float, n:int=200, patch:int=8, draws:int=50, magnifica
         if len(share) == n: break
     return np.array(share), np.array(size)
 
-# %% ../../nbs/api/97_semssl_tables.ipynb #05eafe52
+# %% ../../nbs/api/97_semssl_tables.ipynb #70a7ab1e
 ROWS = { # of table 4: settings of `pretrain`, None: random weights
     "CE (from scratch)": None, "MAE 0.75": dict(mask_ratio=.75, kinds=()), "MAE 0.25": dict(kinds=()), "MAE+CL self": dict(kinds=("self",)), "MAE+CL cross": dict(kinds=("cross",)), "MAE+CL (Proposed)": dict(kinds=("self", "cross"))}
 _file = lambda row: "".join(c if c.isalnum() or c == "." else "_" for c in row).strip("_")
@@ -93,7 +90,7 @@ def known(s, net, device, seed)->dict: # what frozen features know
     (x, y, _), (tx, ty, _) = data(s, device, "labelled", seed), data(s, device, "test"); a, b = probe.features(net, x), probe.features(net, tx); r = probe.retrieval(b[:, 0], b[:, 1])
     return {"linear probe": 100*probe.linear_probe(a, y, b, ty)["accuracy"], "k-NN": 100*float((probe.knn(a, y, b) == ty).mean()), "recall@1": (r["low to high"]["recall@1"] + r["high to low"]["recall@1"])/2}
 
-# %% ../../nbs/api/97_semssl_tables.ipynb #f116c09e
+# %% ../../nbs/api/97_semssl_tables.ipynb #99912bda
 def row4(s, scale, row, seed)->dict: # a cell of table 4
     net = pretrained(s, scale, row, "A", seed, weights=True if row == "CE (ImageNet)" else None); frozen = known(s, net, "A", seed); c, seconds = fine_tuned(s, scale, row, "A", seed, net)
     log = read_log(run_folder("table4", f"{_file(row)}_A_{scale}_{seed}")); m = judged(s, c, "A") | frozen | ({"pretrain/found": log[-1]["found"]} if log and "found" in log[-1] else {})
