@@ -45,8 +45,10 @@ export: $(STAMP)  ## notebooks -> semiml/ and README.md, and clean the notebooks
 	$(BIN)/nbdev_clean
 	$(PY) tools/docs.py readme
 
-bench: $(STAMP)  ## speed of the simulators and of SeSAMI, into nbs/results/speed/
+bench: $(STAMP)  ## speed of the simulators and of the methods, into nbs/results/speed/
 	$(PY) tools/bench.py --out nbs/results/speed
+	$(PY) tools/bench.py --out nbs/results/speed --semisup
+	@if $(PY) -c 'import lightly' 2>/dev/null; then $(PY) tools/bench.py --out nbs/results/speed --semssl; else echo "no lightly: pretraining is not timed"; fi
 	@if [ -n "$$SEMIML_WEIGHTS" ]; then $(PY) tools/bench.py --out nbs/results/speed --sesami; else echo "no SEMIML_WEIGHTS: SeSAMI is not timed"; fi
 
 clean:  ## remove what was built (.venv stays)

@@ -1,8 +1,8 @@
-"""How fast things are: `python tools/bench.py [--out nbs/results/speed] [--sesami | --semssl]`
+"""How fast things are: `python tools/bench.py [--out nbs/results/speed] [--sesami | --semisup | --semssl]`
 
 Simulators: scenes per second for every TEM device module at 256 x 256 and pairs per second for every SEM pattern at 2 x 224 x 224: processor time of one thread,
 the median of a few rounds after a warm-up. SeSAMI: wall time of the encoder, of a prompt on a cached embedding and of a training step, and the ratio to MobileSAM's own predictor with
-the same weights and image, in turn; needs public weights. Pretraining: images per second beside lightly's masked autoencoder with the same transformer, decoder, batch and mask, in turn (lightly
+the same weights and image, in turn; needs public weights. Semi-supervised segmentation: processor time of a training step of each method, in turn, with its data. Pretraining: images per second beside lightly's masked autoencoder with the same transformer, decoder, batch and mask, in turn (lightly
 is installed by hand: `pip install lightly`). Speed is measured here and nowhere in the tests: a busy machine must not fail them.
 """
 import argparse
@@ -84,6 +84,28 @@ def sesami_cell(size: int) -> dict:
     return result("speed", f"sesami {size} px", 0, "cpu", "simulated", m, dict(threads=torch.get_num_threads(), objects=8, rounds=1, rank=16), time.perf_counter() - t0)
 
 
+def semisup_cell() -> dict:
+    "A step of each method at scale cpu (AdamW, bfloat16, one thread): making the views, forward, backward, and the optimiser."
+    from semiml.core import seed_for
+    from semiml.segnet import deeplab
+    from semiml.semisup.method import METHODS, SemiSupervised, Views
+    from semiml.semisup.tables import NAMES, SCALES, device, label
+    t0, s, seen, ways = time.perf_counter(), SCALES["cpu"], {}, {}
+    data = device(s, "A", 12, "speed")
+    images, masks = [x.image for x in data], [label(x) for x in data]
+    for k, o in METHODS.items():
+        method = SemiSupervised(deeplab(len(NAMES), seed=seed_for(0, "net")), len(NAMES), o["choose"], o["features"]).train()
+        ways[k] = method, Views(images[:6], masks[:6], images[6:], s["n"], s["m"], (s["side"],) * 2, o["sets"], o["cutmix"]), torch.optim.AdamW(method.parameters())
+    for step in range(7):
+        for k, (method, views, opt) in ways.items():
+            t = time.process_time()
+            with torch.autocast("cpu", torch.bfloat16): loss = sum(method.loss(views[step]).values())
+            loss.backward(); opt.step(); opt.zero_grad()
+            if step: seen.setdefault(k, []).append(1e3 * (time.process_time() - t))
+    m = {f"{k} ms a step": statistics.median(v) for k, v in seen.items()}
+    return result("speed", "semisup", 0, "cpu", "simulated", m, dict(threads=1, n=s["n"], m=s["m"], side=s["side"]), time.perf_counter() - t0)
+
+
 def semssl_cell(ratio: float, n: int = 128) -> dict:
     "Steps of pretraining (AdamW, float32, one thread): ours without and with contrast, and the steps of lightly's example for masked autoencoders."
     import lightly
@@ -124,8 +146,14 @@ p.add_argument("--out", type=Path, help="folder for the result cells; by default
 p.add_argument("--n", type=int, default=6, help="scenes a round and kind")
 p.add_argument("--rounds", type=int, default=3)
 p.add_argument("--sesami", action="store_true", help="time SeSAMI instead of the simulators")
+p.add_argument("--semisup", action="store_true", help="time semi-supervised segmentation instead")
 p.add_argument("--semssl", action="store_true", help="time pretraining on pairs instead")
 args = p.parse_args()
+if args.semisup:
+    c = semisup_cell()
+    print(c["row"], {k: round(v, 1) for k, v in c["metrics"].items()}, flush=True)
+    if args.out: atomic_write(args.out / "semisup.json", json.dumps(c, indent=1))
+    sys.exit()
 if args.semssl:
     for ratio in (.25, .75):
         c = semssl_cell(ratio)
