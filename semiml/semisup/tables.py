@@ -100,7 +100,7 @@ WHY = { # do unlabelled images of A help A, and if not, why? Nothing left to lea
     **{f"1200 steps, {m}": dict(method=m, steps=1200) for m in ("supervised", "proposed")}}
 
 def row_why(s, scale, seed, name): # a cell
-    how = dict(method="proposed", labels=s["labels"][0]) | WHY[name]; s = s | ({"steps": how.pop("steps") if scale != "ci" else 5} if "steps" in how else {}); method, labels = how.pop("method"), how.pop("labels")
+    how = dict(method="proposed", labels=s["labels"][0]) | WHY[name]; steps = how.pop("steps", s["steps"]); s = s | dict(steps=steps if scale != "ci" else s["steps"]); method, labels = how.pop("method"), how.pop("labels")
     return row(s, scale, method, labels, "table2", seed, _file(name), name, **how)
 
 def _file(name): return name.replace(", ", "_").replace(" ", "_")
