@@ -28,8 +28,8 @@ SCALES = dict( # side of an image and its pixel, nm; sites of A and B without la
 TIME = dict(free=(0, .6), labelled=(.6, .8), test=(.8, 1.)) # when in the life of a device its wafers were seen
 
 def sites(s:dict, device:str, part:str, seed:int=0, n:int=None, per_wafer:int=10): # yields `sem.Pair`
-    "The sites of one part of a device. The test is the same for all seeds."
-    n, seed = s[part][device] if n is None else n, seed_for(0 if part == "test" else seed, "pairs", part)
+    "The sites of one part of a device; no two parts or devices share one. The test is the same for all seeds."
+    n, seed = s[part][device] if n is None else n, seed_for(0 if part == "test" else seed, "pairs", part, device)
     for i in range(n):
         w = i//per_wafer; rng = np.random.default_rng([seed, w]); t = TIME[part][0] + (TIME[part][1] - TIME[part][0])*i/max(n - 1, 1)
         dose = np.exp(rng.uniform(*np.log(DOSE)))*(1 - .2*t)
@@ -46,7 +46,7 @@ def data(s, device, part, seed=0)->tuple: # (N, 2, S, S) uint8, labels (N,), waf
     with np.load(path, allow_pickle=False) as z: return z["x"], z["y"], z["w"]
 
 # %% ../../nbs/api/97_semssl_tables.ipynb #c2cb65a0
-def fully_hidden(s, ratio:float, n:int=200, patch:int=8, draws:int=50, magnification:str="high", seed=0)->tuple: # (n,) share of the draws in which all of a defect is hidden; (n,) its size in patches
+def fully_hidden(s, ratio:float, n:int=200, patch:int=8, draws:int=1000, magnification:str="high", seed=0)->tuple: # (n,) share of the draws in which all of a defect is hidden; (n,) its size in patches
     "Figure 11 as a number, over sites of device A that have a defect."
     share, size, g = [], [], torch.Generator().manual_seed(seed_for(seed, "figure11"))
     for p in sites(s, "A", "labelled", seed, n=2*n):
