@@ -22,13 +22,16 @@ def make_scheduler(
 ):
     "A diffusers scheduler with the betas and the prediction type of the model, set to `steps` steps. Raises `BadInput`."
     kinds = dict(ddpm=(DDPMScheduler, dict(clip_sample=False)), ddim=(DDIMScheduler, dict(clip_sample=False)),
-                 **{"dpm++": (DPMSolverMultistepScheduler, dict(algorithm_type="sde-dpmsolver++", solver_order=2, use_lu_lambdas=True))})
+                 **{"dpm++": (DPMSolverMultistepScheduler, dict(algorithm_type="sde-dpmsolver++", solver_order=2))})
     if sampler not in kinds: raise BadInput(f"sampler {sampler!r} is not known; choose one of {', '.join(kinds)}")
     most = len(model.scheduler.betas)
     if not 1 <= steps <= most: raise BadInput(f"{steps} sampling steps: choose 1 to {most}")
     cls, options = kinds[sampler]
     scheduler = cls.from_config(model.scheduler.config, timestep_spacing="trailing", **options)
-    scheduler.set_timesteps(steps)
+    if sampler != "dpm++": scheduler.set_timesteps(steps); return scheduler
+    abar = model.scheduler.alphas_cumprod.double().numpy(); snr = np.log(abar/(1 - abar))
+    t = np.interp(np.linspace(max(snr[-1], np.log(1e-4)), snr[0], steps), snr[::-1], np.arange(most)[::-1])
+    scheduler.set_timesteps(timesteps=np.unique(t.round().astype(int))[::-1].tolist()) # beyond some 30 steps the last ones fall together
     return scheduler
 
 def level_steps(steps:int, levels:int)->list[int]:
@@ -98,8 +101,7 @@ def sample(
     levels, device = model.config["levels"], next(model.parameters()).device
     if maps is not None and np.shape(maps) != (n, H, W): raise BadInput(f"label maps of shape {np.shape(maps)} for {n} images of {H} x {W}: give one for each, of that size")
     plan = level_steps(steps, levels); check_window(model, window); condition_planes(model, n, (H, W), None, process, None)
-    make_scheduler(sampler, model, steps)
-    bar = tqdm(total=sum(plan)*-(-n//batch_size), disable=not progress, desc="sample", mininterval=1)
+    bar = tqdm(total=sum(len(make_scheduler(sampler, model, p).timesteps) for p in plan)*-(-n//batch_size), disable=not progress, desc="sample", mininterval=1)
     out = []
     for start in range(0, n, batch_size):
         which, low = range(start, min(n, start + batch_size)), None
