@@ -50,7 +50,8 @@ def stack(scenes): return np.stack([x.image for x in scenes])
 def scene_truth(x)->dict: # nm
     "The true mean sizes of a scene, under the names of `sizes`."
     want = dict(cd=("fin", "cd"), pitch=("fin", "pitch"), height=("fin", "height"), metal=("metal", "thickness"))
-    return {k: float(np.mean([d["value_nm"] for d in x.truth["dimensions"] if (d["feature"], d["quantity"]) == w])) for k, w in want.items()}
+    values = {k: [d["value_nm"] for d in x.truth["dimensions"] if (d["feature"], d["quantity"]) == w] for k, w in want.items()}
+    return {k: float(np.mean(v)) if v else float("nan") for k, v in values.items()}
 
 # %% ../../nbs/api/98_ddpm_tables.ipynb #98a00008
 def instrument(s:dict, scale:str):
