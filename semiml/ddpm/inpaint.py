@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 from ..core import BadInput, seed_for
 from .model import PatchDDPM, condition_planes, pyramid, upsample
-from .sample import check_window, level_steps, make_scheduler, velocity
+from .sample import check_window, fitting, level_steps, make_scheduler, velocity
 
 # %% ../../nbs/api/56_ddpm_inpaint.ipynb #56a00006
 def moves(steps:int, jump:int=2, resamples:int=5)->list[tuple[int, int]]: # (from, to), 0: noise, steps: the image
@@ -68,7 +68,7 @@ def _levels(model, known, holes, which, plan, jump, resamples, seed, guide, wind
             if j < i: forth, x = False, (abar[j]/abar[i]).sqrt()*x + (1 - abar[j]/abar[i]).sqrt()*noise()
             else:
                 if not forth: scheduler = deepcopy(start); scheduler.set_begin_index(i); forth = True # a solver of second order must forget what was before a jump
-                t = start.timesteps[i]; v = velocity(model, x, t, low, level, planes, guide, window, precision)
+                t = start.timesteps[i]; v = velocity(model, x, t, low, level, planes, fitting(guide, model, which), window, precision)
                 x = scheduler.step(v, t, x, generator=streams).prev_sample
                 x = torch.where(free > 0, x, abar[j].sqrt()*k + (1 - abar[j]).sqrt()*noise())
             bar.update()
