@@ -1,0 +1,154 @@
+"""Time to equal quality: `python tools/bench_ddpm.py --minutes 8 --times 10 [--only PEER] [--out nbs/results/speed]`
+
+The progressive DDPM of semiml beside two peers on the same fifteen simulated images, with a U-Net of the same size, on one machine with one thread: denoising-diffusion-pytorch (`pip install denoising-diffusion-pytorch`)
+and diffusers' example for unconditional training, each with its defaults (whole images in batches of four, float32) and with the best setting that we found for it (bfloat16, crops of 64 px, a higher learning rate).
+Each peer gets `--times` as many minutes as semiml. At some points of each training eight images are drawn and judged by figures of `ddpm.evaluate`; a peer has reached semiml's quality where the spectra of image and noise and the gray
+values are at most a tenth farther from the real ones than semiml's at its end. Runs go on where they were stopped, in the folder SEMIML_RUNS; they take hours.
+"""
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
+from torch import nn
+from torch.nn import functional as F
+from scipy.stats import wasserstein_distance
+
+from semiml.core import atomic_write, seed_for
+from semiml.ddpm.model import PatchDDPM
+from semiml.ddpm.patches import PatchBatches, make_stages, plan_steps, resumed_stages
+from semiml.ddpm.sample import sample
+from semiml.ddpm.tables import SCALES, device, stack
+from semiml.metrics import psd_distance
+from semiml.reproduce import cell, run_folder
+from semiml.train import checkpoints, fit, read_log, read_tensors
+
+CHANNELS, JUDGED = (32, 64, 96, 128), ("image PSD dB", "noise PSD dB", "gray EMD")
+POINTS = 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.
+
+
+def judge(drawn, real):
+    "The figures of `ddpm.evaluate` that are compared."
+    g, r = (torch.tensor(x.astype(np.float32))[:, None] for x in (drawn, real))
+    return dict(zip(JUDGED, (psd_distance(g, r), psd_distance(g, r, "noise"), float(np.mean([wasserstein_distance(i.ravel()[::7], real.ravel()[::7]) for i in drawn])))))
+
+
+class Crops:
+    "`batches[step]`: whole images or crops, mirrored, -1 to 1."
+    def __init__(self, images, n, side): self.images, self.n, self.side = images, n, side
+
+    def __getitem__(self, step):
+        rng, out = np.random.default_rng(seed_for(0, "peer", step)), []
+        for _ in range(self.n):
+            im = self.images[int(rng.integers(len(self.images)))]
+            im = im.flip(-1) if rng.random() < .5 else im
+            h, w = self.side or im.shape[-2:]
+            y, x = (int(rng.integers(a - b + 1)) for a, b in zip(im.shape[-2:], (h, w)))
+            out.append(im[:, y:y + h, x:x + w])
+        return dict(x=torch.stack(out))
+
+
+class Theirs(nn.Module):
+    "denoising-diffusion-pytorch: its own U-Net, schedule and loss"
+    def __init__(self, size):
+        super().__init__()
+        from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+        self.net = GaussianDiffusion(Unet(dim=32, dim_mults=(1, 2, 3, 4), channels=1), image_size=size, timesteps=1000, sampling_timesteps=50)
+
+    def loss(self, batch):
+        self.net.image_size = tuple(batch["x"].shape[-2:])
+        return {"mse": self.net(batch["x"] / 2 + .5)}
+
+    def draw(self, n, size):
+        self.net.image_size = size
+        return self.net.sample(batch_size=n)[:, 0] * 2 - 1
+
+
+class Example(nn.Module):
+    "What diffusers' example trains: noise prediction, a linear schedule of 1000 steps"
+    def __init__(self, size):
+        super().__init__()
+        n = len(CHANNELS) - 1
+        self.net = UNet2DModel(in_channels=1, out_channels=1, block_out_channels=CHANNELS, layers_per_block=1, norm_num_groups=8, down_block_types=("DownBlock2D",) * n + ("AttnDownBlock2D",),
+                               up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * n)
+        self.scheduler = DDPMScheduler(1000)
+
+    def loss(self, batch):
+        x = batch["x"]
+        noise, t = torch.randn_like(x), torch.randint(0, 1000, (len(x),), device=x.device)
+        return {"mse": F.mse_loss(self.net(self.scheduler.add_noise(x, noise, t), t).sample.float(), noise)}
+
+    def draw(self, n, size):
+        s, x = DDIMScheduler.from_config(self.scheduler.config), torch.randn(n, 1, *size)
+        s.set_timesteps(50)
+        for t in s.timesteps: x = s.step(self.net(x, t).sample, t, x).prev_sample
+        return x[:, 0]
+
+
+class Ours(PatchDDPM):
+    def draw(self, n, size): return self.to_unit(torch.tensor(sample(self.eval(), n, size, progress=False)))
+
+
+PEERS = {  # model, images a batch, crop, learning rate, precision
+    "denoising-diffusion-pytorch": (Theirs, 4, None, 8e-5, "no"), "diffusers example": (Example, 4, None, 1e-4, "no"),
+    "denoising-diffusion-pytorch, best": (Theirs, 8, (64, 64), 4e-4, "bf16"), "diffusers example, best": (Example, 8, (64, 64), 4e-4, "bf16")}
+
+
+def points(name, model, batches, minutes, images, held, **how):
+    "Train, and judge the averaged weights at some points: [(minutes, metrics)], images a second."
+    out, size = run_folder("bench_ddpm", name.replace(", ", "_").replace(" ", "_")), tuple(images.shape[-2:])
+    steps = how.pop("steps", None) or (json.loads((out / "config.json").read_text())["steps"] if (out / "config.json").exists() else None)
+    if steps is None:
+        twin, t = type(model)(size), time.perf_counter()
+        opt = torch.optim.AdamW(twin.parameters())
+        for k in range(3):
+            if k == 1: t = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=how["precision"] == "bf16"): loss = sum(twin.loss(batches[k]).values())
+            loss.backward(); opt.step(); opt.zero_grad()
+        steps = max(16, int(60 * minutes / ((time.perf_counter() - t) / 2)))
+    fit(model, batches, steps, out, checkpoint_every=max(1, steps // 16), keep=99, resume=(out / "config.json").exists(), progress=sys.stderr.isatty(), **how)
+    seen, log = [], read_log(out)
+    for share in POINTS:
+        path = min(checkpoints(out), key=lambda p: abs(int(p.stem[5:]) - share * steps))
+        tensors = read_tensors(path)[0]
+        with torch.no_grad():
+            for n, p in model.named_parameters(): p.copy_(tensors[f"ema/{n}"])
+            torch.manual_seed(0)
+            drawn = ((model.eval().draw(8, size) + 1) / 2 * float(np.ptp(images)) + float(images.min())).numpy()
+        m = judge(drawn, np.concatenate([images, held]))
+        t = next(r["seconds"] for r in log if r["step"] >= min(int(path.stem[5:]), log[-1]["step"])) / 60
+        seen.append((t, {k: m[k] for k in JUDGED}))
+        print(f"{name:36} {t:6.1f} min  " + "  ".join(f"{k} {m[k]:5.1f}" for k in JUDGED), flush=True)
+    return seen, steps / (60 * log[-1]["seconds"] / 60)
+
+
+p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+p.add_argument("--minutes", type=float, default=8., help="of semiml's training")
+p.add_argument("--times", type=float, default=10., help="so many times as long for each peer")
+p.add_argument("--only", choices=PEERS, help="one peer; the default is all")
+p.add_argument("--out", type=Path, help="folder for the result cells; by default they are only printed")
+args = p.parse_args()
+torch.set_num_threads(1)
+s = SCALES["cpu"]
+images, held = (stack(device(s, "A", s[k], k2)) for k, k2 in (("n", "train"), ("held", "held")))
+unit = torch.tensor((images - images.min()) / np.ptp(images) * 2 - 1)[:, None]
+torch.manual_seed(0)
+mine = Ours(images.shape[1:], 3, (images.min(), images.max()), None, CHANNELS, flips="h")
+there = run_folder("bench_ddpm", "semiml")
+stages = resumed_stages(there) if (there / "config.json").exists() else plan_steps(make_stages(images.shape[1:], 3), args.minutes, model=mine)
+own, per_s = points("semiml", mine, PatchBatches(unit, stages, 3, "h"), args.minutes, images, held, steps=sum(k["steps"] for k in stages), config=dict(stages=stages), precision="bf16")
+goal = {k: 1.1 * own[-1][1][k] for k in JUDGED}
+for name, (kind, n, side, lr, precision) in PEERS.items():
+    if args.only not in (None, name): continue
+    torch.manual_seed(0)
+    seen, rate = points(name, kind(images.shape[1:]), Crops(unit, n, side), args.minutes * args.times, images, held, lr=lr, warmup=0, weight_decay=0., precision=precision)
+    reached = next((t for t, m in seen if all(m[k] <= goal[k] for k in JUDGED)), None)
+    metrics = {"semiml minutes": own[-1][0], "peer minutes": seen[-1][0], "minutes to equal quality": reached or float("nan"), "time ratio": own[-1][0] / reached if reached else float("nan"), "steps/s": rate,
+               "images/s": rate * n, **{f"semiml {k}": v for k, v in own[-1][1].items()}, **{f"peer {k}": v for k, v in seen[-1][1].items()}}
+    c = cell("speed", f"ddpm against {name}", 0, "cpu", "simulated", metrics, dict(threads=1, batch=n, crop=side, lr=lr, precision=precision, channels=CHANNELS), curve=seen, own=own)
+    print(c["row"], c["metrics"], flush=True)
+    if args.out: atomic_write(args.out / f"ddpm_{name.replace(', ', '_').replace(' ', '_')}.json", json.dumps(c, indent=1))
