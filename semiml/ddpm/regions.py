@@ -51,8 +51,7 @@ def factor(model:PatchDDPM)->int:
 
 def blocks_of(model:PatchDDPM)->dict: # {name: channels}, from the image to the deepest block and back
     "The blocks whose activations `features` can give: down0 (full resolution) ..., mid, up0 (deepest) ..."
-    c = model.config["channels"]
-    return {f"down{k}": m for k, m in enumerate(c)} | {"mid": c[-1]} | {f"up{k}": m for k, m in enumerate(reversed(c))}
+    c = model.config["channels"]; return {f"down{k}": m for k, m in enumerate(c)} | {"mid": c[-1]} | {f"up{k}": m for k, m in enumerate(reversed(c))}
 
 def _activations(model, names, inputs, norms=None): # the output of each block in `names`; inputs of `PatchDDPM.forward`; norms: see `_hook_norms`
     got, hooks = {}, _hook_norms(model.unet, *norms) if norms else []
@@ -66,6 +65,16 @@ def _activations(model, names, inputs, norms=None): # the output of each block i
     return [got[b] for b in names]
 
 # %% ../../nbs/api/57_ddpm_regions.ipynb #57c00010
+def _checked(images, least): # list of (H, W) float32
+    images = list(images) # an array (H, W) falls apart into its rows, which are refused
+    if not images: raise BadInput("images: is an empty list, give at least one (H, W) array")
+    for i, im in enumerate(images):
+        images[i] = im = np.asarray(im, np.float32)
+        if im.ndim != 2: raise BadInput(f"image {i}: has shape {im.shape}, give (H, W) arrays in gray units; one image is a list of one")
+        if min(im.shape) < least: raise BadInput(f"image {i}: {im.shape[0]} x {im.shape[1]} pixels are less than {least} x {least}, use larger images")
+        if not np.isfinite(im).all(): raise BadInput(f"image {i}: {(~np.isfinite(im)).sum()} pixels are NaN or infinite, replace them or crop the image")
+    return images
+
 def _hook_norms(unet, stats, fades): # GroupNorm with the mean and variance in `stats`; where they are missing, of the batch of windows, weighted by `fades` (B, h, w)
     def hook(norm, args, out):
         g = args[0].reshape(len(out), norm.num_groups, -1, *out.shape[2:]).flatten(3) # (B, groups, channels, pixels); in attention, rows and columns are one axis already
@@ -98,16 +107,6 @@ def _array(shape, path): # zeros, float16: in memory (path None), or mapped from
         out.flush()
 
 # %% ../../nbs/api/57_ddpm_regions.ipynb #57c00011
-def _checked(images, least): # list of (H, W) float32
-    images = list(images) # an array (H, W) falls apart into its rows, which are refused
-    if not images: raise BadInput("images: is an empty list, give at least one (H, W) array")
-    for i, im in enumerate(images):
-        images[i] = im = np.asarray(im, np.float32)
-        if im.ndim != 2: raise BadInput(f"image {i}: has shape {im.shape}, give (H, W) arrays in gray units; one image is a list of one")
-        if min(im.shape) < least: raise BadInput(f"image {i}: {im.shape[0]} x {im.shape[1]} pixels are less than {least} x {least}, use larger images")
-        if not np.isfinite(im).all(): raise BadInput(f"image {i}: {(~np.isfinite(im)).sum()} pixels are NaN or infinite, replace them or crop the image")
-    return images
-
 @torch.no_grad()
 def features(
     model:PatchDDPM, image, # (H, W) gray units, any size from `factor(model)` up
@@ -193,6 +192,7 @@ def cluster(
     rank = np.argsort(np.argsort(np.where(size, gray, np.inf), kind="stable")).astype(np.uint8)
     return [without_specks(rank[o], specks) if specks else rank[o] for o in out]
 
+# %% ../../nbs/api/57_ddpm_regions.ipynb #57c0001e
 def regions(
     model:PatchDDPM, images, # a list of (H, W) arrays in gray units
     n:int=None, # regions, the same over all images; None: see `choose`
@@ -202,7 +202,7 @@ def regions(
     images = _checked(images, factor(model)); how = {k: options.pop(k) for k in ("method", "components", "sample", "specks", "most") if k in options}
     return cluster([features(model, im, seed=seed, folder=folder, name=f"features_{i:04d}", **options) for i, im in enumerate(images)], images, n, seed=seed, **how)
 
-# %% ../../nbs/api/57_ddpm_regions.ipynb #57c00026
+# %% ../../nbs/api/57_ddpm_regions.ipynb #57c00027
 def otsu(model, images, n:int=None, seed:int=0, sigma:float=1., specks:int=0, most:int=5)->list:
     "Thresholds between the gray values of the smoothed images (`sigma` px), best for all images together (multi-Otsu). `model` is not used."
     soft = [gaussian_filter(im, sigma) for im in _checked(images, 2)]; values = np.concatenate([s.ravel() for s in soft])
@@ -236,7 +236,7 @@ def untrained(model, images, n:int=None, seed:int=0, **options)->list:
         torch.manual_seed(seed_for(seed, "untrained")); twin = PatchDDPM(**{k: v for k, v in model.config.items() if k != "format"})
     return regions(twin.to(next(model.parameters()).device).eval(), images, n, seed, **options)
 
-# %% ../../nbs/api/57_ddpm_regions.ipynb #57c00028
+# %% ../../nbs/api/57_ddpm_regions.ipynb #57c00029
 METHODS = dict(otsu=otsu, kmeans_gray=kmeans_gray, slic_kmeans=slic_kmeans, texture=texture, untrained=untrained, regions=regions)
 _SMOOTH = [dict(sigma=s) for s in (0, .7, 1, 1.5, 2, 2.5, 3, 4)]
 GRIDS = dict(otsu=_SMOOTH, kmeans_gray=_SMOOTH, slic_kmeans=[dict(area=a, compactness=c) for a in (15, 30, 60, 120) for c in (.03, .1)], # eight settings each
