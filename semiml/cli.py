@@ -98,9 +98,10 @@ def ddpm_sample(args):
 def ddpm_evaluate(args):
     from semiml.core import atomic_write, provenance
     from semiml.datasets import open_dataset
-    from semiml.ddpm.evaluate import evaluate, figures, table
+    from semiml.ddpm.evaluate import figures, table
     from semiml.ddpm.model import load
     from semiml.ddpm.patches import prepare
+    from semiml.ddpm.trust import page, trust
     from semiml.report import figure_png, read_json
     import numpy as np
     run = Path(args.run)
@@ -111,14 +112,16 @@ def ddpm_evaluate(args):
     generated = open_dataset(folder).stack().images
     ds, size = open_dataset(config["data"]["root"]), model.config["image_size"]
     real = {k: prepare(ds.subset([ds.names.index(n) for n in config["data"][k]]), size=size)[0] for k in ("train", "held_out")}
-    result = evaluate(generated, real["train"], real["held_out"], data_range=float(np.ptp(np.concatenate(list(real.values())))), flips=model.config["flips"])
-    out = Path(args.out or run)
+    full = trust(generated, real["train"], real["held_out"], simulated=args.simulated, data_range=float(np.ptp(np.concatenate(list(real.values())))), flips=model.config["flips"])
+    result, out = full["evaluation"], Path(args.out or run)
+    atomic_write(out/"figures"/"trust.png", figure_png(page(full, generated, real["train"], real["held_out"])))
     for k, fig in figures(result, generated, real["train"], real["held_out"], config["data"]["train"]).items():
         atomic_write(out/"figures"/f"{k}.png", figure_png(fig))
     rows, sampling = table(result), folder/"sampling.json"
-    atomic_write(out/"evaluation.json", json.dumps(dict(metrics=result["metrics"], table=rows, n_generated=len(generated), about=config["data"]["about"],
+    atomic_write(out/"evaluation.json", json.dumps(dict(metrics=result["metrics"], table=rows, trust=full["rows"], n_generated=len(generated), about=config["data"]["about"],
         sampling=json.loads(sampling.read_text()) if sampling.exists() else {}, provenance=provenance()), indent=1))
     for r in rows: print(f"{r[0]:52} {r[1]:24} {r[2]}")
+    print(f"\nsuspicious: {', '.join(full['suspicious']) or 'nothing'}; everything on one page: {out/'figures'/'trust.png'}")
 
 def report(args):
     from semiml.report import ddpm_report
@@ -233,6 +236,7 @@ def parser()->argparse.ArgumentParser:
     q.add_argument("--window", type=int, help="side of overlapping windows, px, for fields too large for the memory")
     q = add(ddpm, "evaluate", ddpm_evaluate, "judge the drawn images beside the real ones")
     q.add_argument("run", help="folder of a run"); q.add_argument("--samples", help="folder of generated images; the default is RUN/samples")
+    q.add_argument("--simulated", action="store_true", help="the real images come from a simulator: say so on the page")
     from semiml.ddpm import command as more
     more.add_parsers(ddpm, add)
     from semiml.sesami import command as sesami

@@ -88,6 +88,7 @@ def ddpm_report(
     log, data, px = read_log(run), config.get("data", {}), config["model"]["pixel_size"]
     blocks = [f"<p class=note>{html.escape(ev['about'])}</p>", "<h2>Generated</h2>", pictures.get("samples", ""), "<h2>Real</h2>", pictures.get("real", ""),
         "<h2>Judged beside real images</h2>", html_table(ev["table"], ("figure", "generated", "beside it")),
+        *(["<h2>What practitioners ask</h2>", html_table(ev["trust"], ("", "generated", "beside it", "looks"))] if "trust" in ev else []),
         "<h2>Copied?</h2>", pictures.get("nearest", ""), pictures.get("copies", ""), pictures.get("spectra", ""),
         "<h2>What this run can and cannot say</h2>", *map(text, what_it_cannot_say(config, ev, log)),
         "<h2>Settings</h2>", html_table([("training images", ", ".join(config["model"]["train_names"])), ("held out", ", ".join(data.get("held_out", []))),

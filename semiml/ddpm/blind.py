@@ -127,12 +127,12 @@ class Blind:
         if self.pair is not None: return f"{self.expert}: {len(self.votes)} of {n} pairs voted.{lost}"
         s = score(self.votes)
         return (f"{self.expert}: all {n} pairs voted. The real one was found in {s['right']} of {s['n']}, {s['share']:.0%} [{s['low']:.0%}, {s['high']:.0%}], p = {s['p']:.2g}; "
-                f"{s['cannot_tell']} times \"cannot tell\".{lost}")
+                f"\"cannot tell\": {s['cannot_tell']}.{lost}")
 
-    def answers(self)->list: # of dict(pair, vote, real, right)
+    def answers(self)->list: # of dict(pair, vote, real, right (None where the vote was "cannot tell"))
         "Which was which. Raises `BadInput` before the last vote."
         if self.pair is not None: raise BadInput(f"{len(self.votes)} of {len(self.plan)} pairs are voted: the answers come when all are")
-        return [dict(pair=v["pair"], vote=v["vote"], real=self.plan[v["pair"]][2], right=v["vote"] == self.plan[v["pair"]][2]) for v in self.votes]
+        return [dict(pair=v["pair"], vote=v["vote"], real=self.plan[v["pair"]][2], right=None if v["vote"] == CHOICES[2] else v["vote"] == self.plan[v["pair"]][2]) for v in self.votes]
 
 # %% ../../nbs/api/58_ddpm_blind.ipynb #bl-winf
 def blind_test(
@@ -143,7 +143,8 @@ def blind_test(
     import ipywidgets as w
     b = Blind(real, generated, out, expert, seed, n_pairs)
     views = [w.Image(format="png", layout=w.Layout(width=f"{width}px", margin="4px")) for _ in range(2)]
-    buttons = {c: w.Button(description=f"{c} is real" if c != "cannot tell" else c, layout=w.Layout(width="auto")) for c in CHOICES} | dict(undo=w.Button(description="undo", layout=w.Layout(width="auto")))
+    buttons = {c: w.Button(description=f"{c} is real" if c != "cannot tell" else c, layout=w.Layout(width="auto")) for c in CHOICES}
+    buttons["undo"] = w.Button(description="undo", layout=w.Layout(width="auto"))
     bar, line = w.IntProgress(0, 0, len(b.plan), layout=w.Layout(width="200px")), w.Label()
     def show(problem=""):
         done = b.pair is None; line.value, line.style.text_color = problem or b.status(), "#c62828" if problem else None

@@ -9,14 +9,11 @@ __all__ = ['guided', 'log_prob', 'NoisyClassifier', 'of_model', 'encode', 'to_le
 # %% ../../nbs/api/55_ddpm_guide.ipynb #d65cc0fb
 import json, math
 from pathlib import Path
-
-import numpy as np, torch
-import torch.nn.functional as F
+import numpy as np, torch, torch.nn.functional as F
 from diffusers import DDPMScheduler
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from safetensors.torch import save as to_safetensors
 from torch import nn
-
 from ..core import BadInput, atomic_write, seed_for
 from .model import PatchDDPM, pyramid, upsample
 from ..train import drawn, fit, read_tensors
@@ -42,7 +39,6 @@ def log_prob(out:dict, wanted:dict)->dict: # what the classifier answers; {name:
     return {k: one(out[k], y) for k, y in wanted.items()}
 
 def _norm(channels): return nn.GroupNorm(max(1, channels//8), channels, eps=.01) # a gain of 10 at most, also where there is no signal
-
 class _Block(nn.Module):
     "A residual block that is told the time and the level: they scale and shift its features"
     def __init__(self, cin, cout, emb):
@@ -65,13 +61,11 @@ class NoisyClassifier(nn.Module):
         channels=(16, 32, 64), low:bool=True # a stage each, of half the resolution of the one before; whether the coarser level is looked at
     ):
         super().__init__()
-        self.config = dict(format="semiml NoisyClassifier 1", classes={k: list(v) for k, v in classes.items()}, targets=targets, of=of,
-                           mean=float(mean), sd=float(sd), channels=list(channels), low=low)
+        self.config = dict(format="semiml NoisyClassifier 1", classes=classes, targets=targets, of=of, mean=float(mean), sd=float(sd), channels=list(channels), low=low)
         self.scheduler = DDPMScheduler(**of["schedule"])
         self.register_buffer("abar", self.scheduler.alphas_cumprod.clone(), persistent=False)
         emb = 4*channels[0]; self.time, self.time_mlp, self.level = Timesteps(channels[0], True, 0), TimestepEmbedding(channels[0], emb), nn.Embedding(of["levels"], emb)
-        self.first = nn.Conv2d(1 + low, channels[0], 3, padding=1)
-        self.blocks = nn.ModuleList(_Block(i, o, emb) for i, o in zip([channels[0], *channels], channels))
+        self.first, self.blocks = nn.Conv2d(1 + low, channels[0], 3, padding=1), nn.ModuleList(_Block(i, o, emb) for i, o in zip([channels[0], *channels], channels))
         self.mix = nn.Sequential(nn.Linear(2*channels[-1] + emb, emb), nn.SiLU())
         self.heads = nn.ModuleList(nn.Linear(emb, len(c)) for c in classes.values()).extend(nn.Linear(emb, 2) for _ in targets)
 
@@ -94,16 +88,16 @@ class NoisyClassifier(nn.Module):
     def loss(self, batch:dict)->dict: # keys x, low (N, 1, h, w), level (N,), labels {name: (N,)}
         "-log p of the labels at a random time, the noise on the coarser level as in `PatchDDPM.loss`."
         x, low, level, labels = (batch[k] for k in ("x", "low", "level", "labels"))
-        noisy_low = low + drawn(torch.randn_like, low)*drawn(torch.rand_like, x[:, :1, :1, :1])*self.config["of"]["low_noise"]
-        low = torch.where(level.view(-1, 1, 1, 1) > 0, noisy_low, low)
-        t = drawn(lambda x: torch.randint(0, len(self.abar), (len(x),), device=x.device), x); noise = drawn(torch.randn_like, x)
+        sigma = drawn(torch.rand_like, x[:, :1, :1, :1])*self.config["of"]["low_noise"]*(level > 0).view(-1, 1, 1, 1)
+        noise, low = drawn(torch.randn_like, x), low + drawn(torch.randn_like, low)*sigma
+        t = drawn(lambda x: torch.randint(0, len(self.abar), (len(x),), device=x.device), x)
         return self.terms(self.scheduler.add_noise(x, noise, t), t, level, low, labels)
 
 # %% ../../nbs/api/55_ddpm_guide.ipynb #ba23d069
 def of_model(model:PatchDDPM)->dict: # what a classifier has to know of it, and what has to agree
     "Levels, pixels, gray range and noise schedule of the model that a classifier is for."
-    keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
-    return {k: model.config[k] for k in ("levels", "image_size", "pixel_size", "intensity", "low_noise")} | dict(schedule={k: model.scheduler.config[k] for k in keys})
+    schedule = {k: model.scheduler.config[k] for k in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")}
+    return {k: model.config[k] for k in ("levels", "image_size", "pixel_size", "intensity", "low_noise")} | dict(schedule=schedule)
 
 def encode(config:dict, labels:dict|None, targets:dict|None, n:int)->dict: # {name: (n,) int64 class numbers, or float32 values in training sd}
     "Class names (None: unknown) and values (NaN: unknown) of n images as the classifier wants them. Raises `BadInput`."
@@ -116,9 +110,8 @@ def encode(config:dict, labels:dict|None, targets:dict|None, n:int)->dict: # {na
                 names = config["classes"][k]
                 if bad := [c for c in v if c is not None and c not in names]: raise BadInput(f"{k}: {bad[0]!r} is not a class; choose one of {', '.join(names)}")
                 out[k] = torch.tensor([-1 if c is None else names.index(c) for c in v])
-            else:
-                out[k] = torch.tensor((np.asarray(v, float) - config["targets"][k]["mean"])/config["targets"][k]["std"], dtype=torch.float32)
-                if out[k].isinf().any(): raise BadInput(f"{k}: is infinite for an image; give a number, or NaN where it is not known")
+            elif np.isinf(v := np.asarray(v, float)).any(): raise BadInput(f"{k}: is infinite for an image; give a number, or NaN where it is not known")
+            else: out[k] = torch.tensor((v - config["targets"][k]["mean"])/config["targets"][k]["std"], dtype=torch.float32)
     return out
 
 def to_levels(of:dict, images)->list[tuple]: # [(x, low)] of each level, coarsest first, (N, 1, h, w) in -1 to 1
@@ -135,9 +128,8 @@ def to_levels(of:dict, images)->list[tuple]: # [(x, low)] of each level, coarses
 # %% ../../nbs/api/55_ddpm_guide.ipynb #21ae0bd1
 def check_fits(classifier:NoisyClassifier, model:PatchDDPM):
     "Raises `BadInput` unless the classifier was trained for models such as `model`: levels, noise schedule, gray range, pixels."
-    ours, theirs = classifier.config["of"], of_model(model)
-    for k in ("levels", "image_size", "pixel_size", "intensity", "schedule"): # not low_noise: how hard it was trained does not change what it means
-        if ours[k] != theirs[k]: raise BadInput(f"the classifier was trained for {k}={ours[k]}, the model has {theirs[k]}; train one for this model")
+    for k, theirs in of_model(model).items():
+        if (ours := classifier.config["of"][k]) != theirs: raise BadInput(f"the classifier was trained for {k}={ours}, the model has {theirs}; train one for this model")
 
 def save_classifier(classifier:NoisyClassifier, folder:str|Path):
     "Write `classifier.safetensors` and `classifier.json`, each atomically; the weights carry the settings too, so that halves of two runs are found out. Raises `CannotSave`."
@@ -185,8 +177,7 @@ def train_classifier(
     if not (labels or targets): raise BadInput("neither labels nor targets: name at least one thing that guidance should ask for")
     if both := set(labels or {}) & set(targets or {}): raise BadInput(f"{min(both)!r} is a class and a target; give two names")
     classes, stats = {k: sorted({c for c in v if c is not None}) for k, v in (labels or {}).items()}, {}
-    for k, names in classes.items():
-        if len(names) < 2: raise BadInput(f"{k}: {'one class only (' + names[0] + ')' if names else 'no image has a class'}; give images of at least two")
+    if few := [(k, v) for k, v in classes.items() if len(v) < 2]: raise BadInput(f"{few[0][0]}: one class only, or none ({few[0][1]}); give images of at least two")
     for k, v in (targets or {}).items():
         v = np.array([y for y in v if np.isfinite(y)], float)
         if len(v) < 2 or v.std() <= 1e-6*np.abs(v).max(): raise BadInput(f"{k}: {len(v)} known values without any spread; give images of several values")
@@ -194,8 +185,7 @@ def train_classifier(
     levels = to_levels(of := of_model(model), images); x = levels[-1][0]; torch.manual_seed(seed_for(seed, "classifier weights"))
     classifier = NoisyClassifier(classes, stats, of, x.mean(), x.std(), channels, low)
     batches = LabelledBatches(levels, encode(classifier.config, labels, targets, len(x)), batch, model.config["flips"], seed)
-    record = dict(method="ddpm classifier", batch=batch, images=len(x), flips=model.config["flips"], classifier=classifier.config)
-    fit(classifier, batches, steps, out, seed=seed, resume=resume, progress=progress, config=record, **fit_options)
+    fit(classifier, batches, steps, out, seed=seed, resume=resume, progress=progress, config=dict(method="ddpm classifier", batch=batch, classifier=classifier.config), **fit_options)
     save_classifier(classifier, Path(out)/"classifier")
     return classifier
 
@@ -228,13 +218,13 @@ def accuracy(
 def wishes(config:dict, target:dict)->tuple[dict, int]: # as `encode` gives them, and for how many images: 1 is for all alike
     "A target as the classifier of this `config` understands it. Raises `BadInput` (unknown name or class, beyond the trained range)."
     if not target: raise BadInput("no target: name at least one class or value to ask for")
-    lists = {k: list(v) if isinstance(v, (list, tuple, np.ndarray)) else [v] for k, v in target.items()}
-    n = max(len(v) for v in lists.values())
+    lists = {k: list(v) if isinstance(v, (list, tuple, np.ndarray)) else [v] for k, v in target.items()}; n = max(map(len, lists.values()))
     if any(len(v) not in (1, n) for v in lists.values()) or not n: raise BadInput(f"targets for {', '.join(str(len(v)) for v in lists.values())} images: give one for all, or one for each")
     for k, vs in lists.items():
         if k in config["targets"]:
             r = config["targets"][k]
-            if bad := [v for v in vs if not isinstance(v, (int, float, np.number)) or not r["min"] <= v <= r["max"]]: raise BadInput(f"{k}={bad[0]}: the classifier has seen {r['min']:.4g} to {r['max']:.4g}; ask for a value within, or train with images beyond")
+            for v in vs:
+                if not isinstance(v, (int, float, np.number)) or not r["min"] <= v <= r["max"]: raise BadInput(f"{k}={v}: the classifier has seen {r['min']:.4g} to {r['max']:.4g}; ask within")
         elif k not in config["classes"]: raise BadInput(f"{k!r} is not known to this classifier; it knows {', '.join([*config['classes'], *config['targets']])}")
         elif None in vs: raise BadInput(f"{k}=None: ask for one of {', '.join(config['classes'][k])}")
     one = lambda kind: {k: v*(n//len(v)) for k, v in lists.items() if k in config[kind]}
@@ -253,10 +243,8 @@ def guidance(
         abar = torch.as_tensor(abar, dtype=x.dtype, device=x.device).expand(len(x))
         above, below = (classifier.abar[(t + d).clamp(0, last)]*f for d, f in ((-1, 1.001), (1, .999))) # some schedulers step between the times
         if ((abar > above) | (abar < below)).any(): raise BadInput(f"abar={float(abar[0]):.3g} at t={int(t[0])}: the classifier has another noise schedule; train one for this model")
-        y = {k: (v.expand(len(x)) if n == 1 else v[list(which or range(n))]).to(x.device) for k, v in wanted.items()}
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
-            x_ = x.detach().clone().requires_grad_()
-            logp = log_prob(classifier(x_, t.clone(), level.clone(), None if low is None else low.clone(), abar.clone()), {k: v.clone() for k, v in y.items()})
+            out = classifier(x_ := x.detach().clone().requires_grad_(), t.clone(), level.clone(), None if low is None else low.clone(), abar.clone())
+            logp = log_prob(out, {k: v[[0]*len(x) if n == 1 else list(which or range(n))].to(x.device) for k, v in wanted.items()})
             return scale*torch.autograd.grad(sum(p.sum() for p in logp.values()), x_)[0]
-    g.classifier = classifier # for `check_fits`
-    return g
+    g.classifier = classifier; return g # for `check_fits`
