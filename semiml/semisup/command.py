@@ -13,6 +13,7 @@ from ..cli import need_out
 # %% ../../nbs/api/72_semisup_command.ipynb #5e720005
 def train(args):
     from semiml.datasets import open_dataset
+    from semiml.semisup.method import TEM
     from semiml.semisup.train import train
     ds, out = open_dataset(args.data, masks=True), need_out(args); ims = [ds[i].pixels for i in range(len(ds))]; masks = [ds.mask(i, im.shape) for i, im in enumerate(ims)]
     names = ds.classes or [f"class {k}" for k in range(1 + max(int(m[m != 255].max(initial=0)) for m in masks))]; free = []
@@ -22,7 +23,7 @@ def train(args):
             print(f"semiml: {folder}: its pixel size {more.pixel_size} nm is not that of the labelled images, {ds.pixel_size} nm", file=sys.stderr)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: print(f"semiml: {message}", file=sys.stderr) # the sentence, not the line of code
-        train(ims, masks, free, len(names), out, args.method, args.scale, args.steps, side=args.side, names=names, tau=args.tau, teacher=args.teacher, flips=args.flips, seed=args.seed, resume=args.resume,
+        train(ims, masks, free, len(names), out, args.method, args.scale, args.steps, side=args.side, names=names, tau=args.tau, teacher=args.teacher, options=dict(labels=TEM) if args.perturb_labels else None, flips=args.flips, seed=args.seed, resume=args.resume,
               progress=sys.stderr.isatty(), record=dict(data=str(args.data), unlabelled=[str(f) for f in args.unlabelled or []]))
     print(f"trained on {len(ds)} labelled and {len(free)} other images; the network is in {out/'model'}")
 
@@ -45,7 +46,7 @@ def add_parsers(top, add): # the subparsers, and add(to, name, run, help) of `se
     q.add_argument("--method", default="proposed", choices=("supervised", "cutmix", "unimatch", "proposed"), help="how unlabelled images are used"); q.add_argument("--steps", type=int, help="training steps; the default is the scale's")
     q.add_argument("--side", type=int, help="of the crops, px; the default is the scale's"); q.add_argument("--tau", type=float, default=.95, help="confidence that makes a pseudo-label")
     q.add_argument("--teacher", type=float, default=0., help="decay of a mean teacher, such as 0.99; 0: none"); q.add_argument("--flips", default="h", choices=("", "h", "v", "hv"), help="mirror images that could as well be real")
-    q.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    q.add_argument("--perturb-labels", action="store_true", help="perturb the labelled images as well, with the noise of specimen, microscope and software"); q.add_argument("--resume", action="store_true", help="go on with the run in --out")
     q = add(sub, "segment", segment, "masks of images")
     q.add_argument("run", help="folder of a run or of its model"); q.add_argument("data", help="folder of images")
     q.add_argument("--window", type=int, help="side of overlapping windows, for images too large for the memory; the default is the whole image")
