@@ -47,6 +47,7 @@ def inpaint(
     known = np.pad(np.where(hole, model.to_gray(torch.tensor(0.)).item(), images), pad, mode="edge"); holes = np.pad(hole, pad, constant_values=True)
     maps = None if maps is None else np.pad(np.asarray(maps), pad, constant_values=255)
     names = process if process is None or isinstance(process, str) else list(process)
+    fitting(guide, model, range(n)); condition_planes(model, n, known.shape[1:], None, names, None); condition_planes(model, 1, known.shape[1:], None, None, None if maps is None else maps[:1])
     bar, out = tqdm(total=sum(len(moves(s, jump, resamples)) for s in plan)*-(-n//batch_size), disable=not progress, desc="inpaint", mininterval=1), []
     for a in range(0, n, batch_size):
         part = slice(a, min(n, a + batch_size)); given = {k: None if v is None else v if isinstance(v, str) else v[part] for k, v in dict(process=names, maps=maps).items()}

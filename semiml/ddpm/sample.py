@@ -106,7 +106,8 @@ def sample(
     if n < 1: raise BadInput(f"{n} images to draw: give at least 1")
     levels, device = model.config["levels"], next(model.parameters()).device
     if maps is not None and np.shape(maps) != (n, H, W): raise BadInput(f"label maps of shape {np.shape(maps)} for {n} images of {H} x {W}: give one for each, of that size")
-    plan = level_steps(steps, levels); check_window(model, window); condition_planes(model, n, (H, W), None, process, None)
+    plan = level_steps(steps, levels); check_window(model, window); fitting(guide, model, range(n))
+    condition_planes(model, n, (H, W), None, process, None); condition_planes(model, 1, (H, W), None, None, None if maps is None else np.asarray(maps)[:1]) # before anything is drawn
     bar = tqdm(total=sum(len(make_scheduler(sampler, model, p).timesteps) for p in plan)*-(-n//batch_size), disable=not progress, desc="sample", mininterval=1)
     out = []
     for start in range(0, n, batch_size):
