@@ -17,10 +17,10 @@ from .evaluate import evaluate
 from .guide import guidance, load_classifier, train_classifier
 from .model import load
 from .patches import train
-from .regions import kmeans_gray, matched_iou, otsu, regions, slic_kmeans, texture
+from .regions import METHODS, matched_iou
 from .sample import sample
 from .transfer import RATES, transfer
-from .trust import dimensions
+from ..judges_sets import DimensionDistance
 from ..metrology.features import measure_features
 from ..metrology.films import measure_films
 from ..micrograph import Micrograph
@@ -79,8 +79,8 @@ def against(net, pixel, generated, truth:list)->dict: # metrics
     for k in truth[0]:
         v, t = [g[k] for g in got if k in g], [x[k] for x in truth if np.isfinite(x[k])]; out[f"{k}/found"] = len(v)/len(got)
         if len(v) >= 3 and len(t) >= 3:
-            from scipy.stats import ks_2samp
-            out |= {f"{k}/bias nm": float(np.mean(v) - np.mean(t)), f"{k}/spread ratio": float(np.std(v)/max(np.std(t), 1e-9)), f"{k}/KS": float(ks_2samp(v, t).statistic)}
+            judge = DimensionDistance("x"); judge.update(v, real=False); judge.update(t, real=True); d = judge.compute()
+            out |= {f"{k}/bias nm": float(d["x_bias_nm"]), f"{k}/spread ratio": float(d["x_spread_ratio"]), f"{k}/KS": float(d["x_ks"])}
     return out
 
 # %% ../../nbs/api/98_ddpm_tables.ipynb #98a00010
@@ -137,9 +137,7 @@ def row_maps(s, scale, seed): # a cell: layouts that the model has not seen
 # %% ../../nbs/api/98_ddpm_tables.ipynb #98a00014
 def row_regions(s, scale, seed, method): # a cell
     test = device(s, "A", s["test"], "regions", seed); images, truth, n = [x.image for x in test], [x.mask for x in test], len(np.unique(np.concatenate([x.mask.ravel() for x in test])))
-    if method == "features": found = regions(network(s, scale, seed, "generated"), images, n, seed=seed)
-    else: found = dict(otsu=otsu, kmeans=kmeans_gray, slic=slic_kmeans, texture=texture)[method](None, images, n, seed=seed)
-    r = matched_iou(found, truth); return cell("ddpm", f"regions, {method}", seed, scale, "simulated", {"mIoU": r["miou"]} | {f"IoU {test[0].classes[k]}": v for k, v in r["per_class"].items()}, s | dict(regions=n))
+    r = matched_iou(METHODS[method](network(s, scale, seed, "generated"), images, n, seed=seed), truth); return cell("ddpm", f"regions, {method}", seed, scale, "simulated", {"mIoU": r["miou"]} | {f"IoU {test[0].classes[k]}": v for k, v in r["per_class"].items()}, s | dict(regions=n))
 
 def layouts(masks, n, seed)->np.ndarray: # (n, H, W) uint8
     "Label maps that could as well be: training masks, mirrored and magnified a little, by the operations of `ddpm.augment`."
@@ -179,7 +177,7 @@ def run(out, scale:str="cpu", seeds=(0,)):
     make("simulator", row_simulator); make("maps", row_maps)
     for t in s["targets"]:
         for g in (0., *s["scales"]): make(f"guidance_{t:g}_{g:g}", row_guidance, t, g) if g or t == s["targets"][0] else None # without guidance the target does not matter
-    for method in ("features", "otsu", "kmeans", "slic", "texture"): make(f"regions_{method}", row_regions, method)
+    for method in METHODS: make(f"regions_{method}", row_regions, method)
     for row in DOWNSTREAM: make(f"downstream {row}", row_downstream, row)
     for n in s["transfer_n"]:
         for how in ("scratch", *RATES): make(f"transfer_{how}_{n}", row_transfer, how, n)
