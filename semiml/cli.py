@@ -66,10 +66,10 @@ def ddpm_train(args):
     ds, out = open_dataset(args.data, **(dict(masks=True) if args.with_masks else {})), need_out(args)
     tr, ho = hold_out(ds, args.held_out, args.seed)
     record = dict(data=dict(where=str(args.data), root=str(ds.root.resolve()), train=list(tr.names), held_out=list(ho.names), about=args.about or ""))
-    size, conditions = None, {}
+    conditions = {}
     if args.with_masks:
-        from semiml.ddpm.patches import SCALES, prepare_maps, training_size
-        o = SCALES[args.scale]; size = training_size(tr[0].shape, args.max_side or o["max_side"], 2**(o["levels"] + len(o["channels"]) - 2)); maps = prepare_maps(tr, size)
+        from semiml.ddpm.patches import options, prepare_maps
+        maps = prepare_maps(tr, options(args.scale, tr[0].shape, max_side=args.max_side)["size"])
         conditions = dict(maps=maps, classes=tr.classes or [f"class {k}" for k in range(1 + int(maps[maps < 255].max(initial=0)))])
     train(tr, out, args.scale, max_side=args.max_side, minutes=args.minutes, steps=args.steps, flips=args.flips, seed=args.seed, resume=args.resume,
           augment=args.augment, record=record, **conditions)
