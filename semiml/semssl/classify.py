@@ -116,7 +116,7 @@ SCALES = dict(ci=dict(steps=8, n=8), cpu=dict(steps=600, n=32), paper=dict(steps
 
 def train(
     arrays, labels, classes, out, encoder, # (N, 2, S, S) uint8, (N,) class numbers (-1: nobody knows), names; the run's folder; of timm, with in_chans=1 and num_classes=0
-    scale:str="cpu", steps:int=None, n:int=None, lr:float=1e-3, valid=None, # See `SCALES`; None: the scale's; of AdamW; (pairs, labels) that are not trained on, for the temperature
+    scale:str="cpu", steps:int=None, n:int=None, lr:float=3e-4, valid=None, # See `SCALES`; None: the scale's; of AdamW, small so that a pretrained encoder keeps what it knows; (pairs, labels) that are not trained on, for the temperature
     create:dict=None, beta:float=.999, smoothing:float=0., shift:float=.06, turns:bool=False, # Arguments of timm.create_model that made the encoder, None: encoder.create; see `class_weights`, `PairClassifier`, `PairBatches`
     seed:int=0, resume:bool=False, progress:bool=True, record:dict=None, **how # More for config.json; settings of `train.fit`
 )->PairClassifier: # in eval mode; it is in out/"model" too

@@ -27,14 +27,14 @@ class Pairs:
     "Pairs of one folder, read on demand: `len(p)`, `p[i]` is (low, high). Make one with `open_pairs`."
     root:Path; names:list; low:list; high:list # The folder; name and files of each pair
     labels:list; devices:list; wafers:list; sites:list # Words; "" is no label
-    classes:list; times:list|None = None # Names of the labels; words of the column `time`, None without one
+    classes:list; times:list|None = None; patterns:list|None = None # Names of the labels; words of the columns `time` and `pattern`, None without one
 
     def __len__(self): return len(self.names)
     def __getitem__(self, i)->tuple: return read(self.low[i]), read(self.high[i]) # Micrographs
     def subset(self, indices)->"Pairs":
         "The pairs at `indices` (numbers, a slice or a boolean array)."
         idx = np.arange(len(self))[indices]
-        return replace(self, **{k: [v[i] for i in idx] for k in ("names", "low", "high", "labels", "devices", "wafers", "sites", "times") if (v := getattr(self, k)) is not None})
+        return replace(self, **{k: [v[i] for i in idx] for k in ("names", "low", "high", "labels", "devices", "wafers", "sites", "times", "patterns") if (v := getattr(self, k)) is not None})
     def labelled(self)->"Pairs": return self.subset(np.array([bool(l) for l in self.labels], bool))
     def targets(self)->np.ndarray: # (N,) int64
         "Class numbers, -1 without a label."
@@ -70,8 +70,8 @@ def open_pairs(
     labels = [r["label"].strip() for r in rows]; known = sorted({l for l in labels if l}) if classes is None else list(classes)
     for n, l in zip(names, labels):
         if l and l not in known: raise BadInput(f"{table}: {n} is labelled {l!r}, which is no class, correct it or give a class of that name; the classes are {', '.join(known)}")
-    times = [(r["time"] or "").strip() for r in rows] if "time" in rows[0] else None
-    return Pairs(root, names, [files["low"][n] for n in names], [files["high"][n] for n in names], labels, *([r[c].strip() for r in rows] for c in COLUMNS[2:]), known, times)
+    times, patterns = ([(r[c] or "").strip() for r in rows] if c in rows[0] else None for c in ("time", "pattern"))
+    return Pairs(root, names, [files["low"][n] for n in names], [files["high"][n] for n in names], labels, *([r[c].strip() for r in rows] for c in COLUMNS[2:]), known, times, patterns)
 
 # %% ../../nbs/api/80_semssl_pairs.ipynb #6656965b
 def check_classes(labels, n_min:int=2):
@@ -113,9 +113,10 @@ def split_time(p:Pairs, share:float=.25)->tuple: # (earlier, later)
 
 # %% ../../nbs/api/80_semssl_pairs.ipynb #5ab288e8
 def groups(p:Pairs, by=("device", "site"))->np.ndarray: # (N,) int64
-    "Equal numbers for pairs that contrast must not tell apart: repeats of a site, sites of the same layout. `by`: of device, wafer, site, label. Raises `BadInput`."
+    "Equal numbers for pairs that contrast must not tell apart: repeats of a site, sites of the same layout. `by`: of device, wafer, site, label, pattern. Raises `BadInput`."
     by = (by,) if isinstance(by, str) else tuple(by)
-    if not by or (odd := set(by) - {"device", "wafer", "site", "label"}): raise BadInput(f"by={by!r} is not known, choose from device, wafer, site, label")
+    if not by or (odd := set(by) - {"device", "wafer", "site", "label", "pattern"}): raise BadInput(f"by={by!r} is not known, choose from device, wafer, site, label, pattern")
+    if "pattern" in by and p.patterns is None: raise BadInput(f"{p.root}: labels.csv has no column pattern, add one that says what each site shows (lines, contacts, ...), or group by something else")
     key = [k if all(k) else i for i, k in enumerate(zip(*(getattr(p, b + "s") for b in by)))]; number = {k: n for n, k in enumerate(dict.fromkeys(key))}
     return np.array([number[k] for k in key], np.int64)
 

@@ -221,13 +221,13 @@ def save_pairs(
         raise BadInput(f"{folder}: is there already and not empty, choose a new folder")
     if not pairs or len(set(names)) < len(names): raise BadInput(f"{folder}: give at least one pair, and each with its own seed")
     table, truth = io.StringIO(newline=""), {}; rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(["name", "label", "device", "wafer", "site"])
+    rows.writerow(["name", "label", "device", "wafer", "site", "pattern"])
     for name, q in zip(names, pairs):
         for part, s in dict(low=q.low, high=q.high).items():
             write(folder/part/f"{name}.tif", Micrograph(s.image, s.pixel_size, "SEM", {}, name))
             write_mask(folder/f"masks_{part}"/f"{name}.png", s.mask, s.classes)
             write_mask(folder/f"defects_{part}"/f"{name}.png", s.defect, s.defects)
-        rows.writerow([name, q.label, q.device, "_".join(map(str, q.wafer)), "_".join(map(str, q.site))])
+        rows.writerow([name, q.label, q.device, "_".join(map(str, q.wafer)), "_".join(map(str, q.site)), q.high.truth["module"]])
         truth[name] = dict(low=q.low.truth, high=q.high.truth, offset_nm=q.offset_nm, classes=q.low.classes, defects=q.low.defects)
     about = dict(note="simulated SEM pairs; simulator only, not validated on fab data", pairs=truth)
     atomic_write(folder/"truth.json", json.dumps(about, default=plain))
