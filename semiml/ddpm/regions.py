@@ -18,6 +18,7 @@ from sklearn import cluster as clusters, decomposition, metrics, mixture, pipeli
 from torch.nn import functional as F
 from ..core import BadInput, atomic_path, seed_for
 from .model import PatchDDPM, coordinates, upsample
+from .sample import window_starts
 
 # %% ../../nbs/api/57_ddpm_regions.ipynb #57c0000a
 def _labels(maps, what): # a 2-D array or a list of them, as a list
@@ -86,8 +87,7 @@ def _hook_norms(unet, stats, fades): # GroupNorm with the mean and variance in `
     return [m.register_forward_hook(hook) for m in unet.modules() if isinstance(m, torch.nn.GroupNorm)]
 
 def _spans(n, window, d): # [(start, length)] of half overlapping windows that cover n pixels; all divide by d
-    if window is None or n <= window: return [(0, n)]
-    return [(s, window) for s in [*range(0, n - window, window//2//d*d), n - window]]
+    return [(0, n)] if window is None or n <= window else [(s, window) for s in window_starts(n, window, d)]
 
 def _fades(spans): # for each window its weight along one axis; the sum over all windows is 1 everywhere
     total, out = np.zeros(max(a + m for a, m in spans)), []

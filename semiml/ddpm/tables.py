@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['MODULE', 'SCALES', 'KINDS', 'DOWNSTREAM', 'Scenes', 'device', 'stack', 'scene_truth', 'instrument', 'sizes',
            'measured', 'against', 'network', 'judged', 'row_generated', 'row_simulator', 'row_transfer', 'row_guidance',
-           'with_maps', 'row_maps', 'row_regions', 'layouts', 'row_downstream', 'row_sampler', 'run']
+           'with_maps', 'row_maps', 'row_regions', 'layouts', 'masks_by_regions', 'masks_by_sesami', 'agreement',
+           'row_downstream', 'row_sampler', 'run']
 
 # %% ../../nbs/api/98_ddpm_tables.ipynb #98a00004
 import sys, time
@@ -26,14 +27,19 @@ from ..metrology.films import measure_films
 from ..micrograph import Micrograph
 from ..reproduce import cell, once, run_folder
 from ..segnet import load as load_net, predict, save as save_net, train_supervised
+from ..sesami.lora import load_adapter
+from ..sesami.model import build, load as load_sam
+from ..sesami.promptless import Prototypes, segment as promptless
+from ..sesami.segment import Segmenter
+from ..sesami.train import train as adapt
 from ..sim import tem
 
 # %% ../../nbs/api/98_ddpm_tables.ipynb #98a00006
 MODULE = "finfet_gate"
 SCALES = dict( # shape; training, held-out and generated images; steps of the DDPM, of a transfer, of a classifier; of the network that measures: images a process, steps; of networks downstream; test images
-    ci=dict(shape=(64, 96), n=4, held=4, drawn=4, steps=10, transfer=4, transfer_n=(3,), guide=4, judge_n=3, judge_steps=4, down_steps=4, synthetic=4, test=3, targets=(6.5,), scales=(1.,), draw_steps=3, times=(2, 4), options=dict(scale="ci", max_side=96)),
-    cpu=dict(shape=(192, 256), n=15, held=15, drawn=32, steps=1000, transfer=300, transfer_n=(3, 5, 10, 15), guide=1500, judge_n=60, judge_steps=900, down_steps=500, synthetic=60, test=30, targets=(6., 6.5, 7.), scales=(1., 4.), draw_steps=30, times=(10, 20, 50, 1000), options=dict(scale="cpu")),
-    paper=dict(shape=(1024, 1024), n=15, held=15, drawn=64, steps=60_000, transfer=10_000, transfer_n=(3, 5, 10, 15), guide=20_000, judge_n=400, judge_steps=10_000, down_steps=10_000, synthetic=500, test=90, targets=(6., 6.5, 7.), scales=(1., 2., 4., 8.), draw_steps=30, times=(10, 20, 50, 1000), options=dict(scale="paper")))
+    ci=dict(shape=(64, 96), n=4, held=4, drawn=4, steps=10, transfer=4, transfer_n=(3,), guide=4, judge_n=3, judge_steps=4, down_steps=4, synthetic=4, test=3, targets=(6.5,), scales=(1.,), draw_steps=3, times=(2, 4), sam_size=None, sam_steps=3, options=dict(scale="ci", max_side=96)),
+    cpu=dict(shape=(192, 256), n=15, held=15, drawn=32, steps=1000, transfer=300, transfer_n=(3, 5, 10, 15), guide=1500, judge_n=60, judge_steps=900, down_steps=500, synthetic=60, test=30, targets=(6., 6.5, 7.), scales=(1., 4.), draw_steps=30, times=(10, 20, 50, 1000), sam_size=512, sam_steps=300, options=dict(scale="cpu")),
+    paper=dict(shape=(1024, 1024), n=15, held=15, drawn=64, steps=60_000, transfer=10_000, transfer_n=(3, 5, 10, 15), guide=20_000, judge_n=400, judge_steps=10_000, down_steps=10_000, synthetic=500, test=90, targets=(6., 6.5, 7.), scales=(1., 2., 4., 8.), draw_steps=30, times=(10, 20, 50, 1000), sam_size=1024, sam_steps=4000, options=dict(scale="paper")))
 
 class Scenes:
     "Simulated scenes as a `Dataset`: images, masks, and names."
@@ -148,17 +154,39 @@ def layouts(masks, n, seed)->np.ndarray: # (n, H, W) uint8
         out.append(operate(torch.zeros(1, *m.shape), ("magnify", "stretch")[int(rng.integers(2))], rng.uniform(0, 1), seed_for(seed, "layouts", i, 1), torch.tensor(m.astype(np.int64)))[1].numpy().astype(np.uint8))
     return np.stack(out)
 
-DOWNSTREAM = "real only", "classical augmentation", "synthetic added", "synthetic and classical"
+def masks_by_regions(s, scale, seed, data, images)->list: # label maps of images; 255: nobody knows
+    "Clusters of the model's features over the labelled and the generated images together, named by the labelled ones; a cluster that fits no class stays without a name."
+    n = len(np.unique(np.concatenate([x.mask.ravel() for x in data]))); found = METHODS["regions"](network(s, scale, seed, "generated"), [x.image for x in data] + list(images), n, seed=seed)
+    name = np.full(256, 255, np.uint8)
+    for k, cluster in matched_iou(found[:len(data)], [x.mask for x in data])["assignment"].items():
+        if cluster is not None: name[cluster] = k
+    return [name[f] for f in found[len(data):]]
+
+def masks_by_sesami(s, scale, seed, data, images)->list: # label maps
+    "SAM adapted to the labelled images, then asked without prompts."
+    sam, out = build("small", seed=1) if s["sam_size"] is None else load_sam(image_size=s["sam_size"]), run_folder("ddpm", f"sesami_{scale}_{seed}")
+    if (out/"model/semiml.json").exists(): load_adapter(sam, out/"model")
+    else: adapt([x.image for x in data], [x.mask for x in data], out, sam, steps=s["sam_steps"], objects=6, rounds=1, rank=8, seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty())
+    seg = Segmenter(sam); known = Prototypes().fit(seg, [x.image for x in data], [x.mask for x in data]); return [promptless(seg.set_image(im), known)["map"] for im in images]
+
+DOWNSTREAM = "real only", "classical augmentation", "synthetic added", "synthetic and classical", "synthetic, masks by regions", "synthetic, masks by SeSAMI" # the last two: images without a map, labelled afterwards
+
+def agreement(found, scenes)->float: # mean IoU over the classes that the scenes have
+    p, t = np.stack(found), np.stack([x.mask for x in scenes]); return float(np.mean([((p == k) & (t == k)).sum()/((p == k) | (t == k)).sum() for k in np.unique(t)]))
 
 def row_downstream(s, scale, seed, row): # a cell
     data, test = device(s, "A", s["n"], "train", seed), device(s, "A", s["test"], "downstream"); images, masks, px = [x.image for x in data], [x.mask for x in data], data[0].pixel_size
-    if "synthetic" in row: more = layouts(masks, s["synthetic"], seed); images, masks = images + list(sample(with_maps(s, scale, seed), len(more), steps=s["draw_steps"], maps=more, seed=seed, progress=False)), masks + list(more)
+    labelled = {}
+    if "masks by" in row:
+        free, held = list(sample(network(s, scale, seed, "generated"), s["synthetic"], steps=s["draw_steps"], seed=seed, progress=False)), device(s, "A", s["held"], "held", seed)
+        more = (masks_by_regions if "regions" in row else masks_by_sesami)(s, scale, seed, data, free + [x.image for x in held]); images, masks = images + free, masks + more[:len(free)]; labelled = {"masks of held-out images, mIoU": agreement(more[len(free):], held)}
+    elif "synthetic" in row: more = layouts(masks, s["synthetic"], seed); images, masks = images + list(sample(with_maps(s, scale, seed), len(more), steps=s["draw_steps"], maps=more, seed=seed, progress=False)), masks + list(more)
     if "classical" in row: moved = [safe(i, m, (seed, k, j), "h", shift_px=8) for k, (i, m) in enumerate(zip(images, masks)) for j in range(4)]; images, masks = images + [m[0] for m in moved], masks + [m[1] for m in moved]
     name = row.replace(" ", "_"); out = run_folder("ddpm", f"downstream_{name}_{scale}_{seed}"); side = 96 if min(s["shape"]) >= 96 else 64
-    net = train_supervised(images, masks, len(data[0].classes), out, s["down_steps"], size=(side, side), flips="" if row in ("real only", "synthetic added") else "h", seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty())
-    p = [predict(net, x.image).argmax(0).astype(np.uint8) for x in test]; classes = np.unique(np.concatenate([x.mask.ravel() for x in test])); both = [(np.stack(p) == k, np.stack([x.mask for x in test]) == k) for k in classes]
+    net = train_supervised(images, masks, len(data[0].classes), out, s["down_steps"], size=(side, side), flips="h" if "classical" in row else "", seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty())
+    p = [predict(net, x.image).argmax(0).astype(np.uint8) for x in test]
     d = [sizes(q, x.classes, px).get("cd", np.nan) - scene_truth(x)["cd"] for q, x in zip(p, test)]
-    return cell("ddpm", f"downstream, {row}", seed, scale, "simulated", {"mIoU": float(np.mean([(a & b).sum()/(a | b).sum() for a, b in both])), "CD error nm": float(np.nanmean(np.abs(d))) if np.isfinite(d).any() else float("nan")}, s | dict(images=len(images)))
+    return cell("ddpm", f"downstream, {row}", seed, scale, "simulated", labelled | {"mIoU": agreement(p, test), "CD error nm": float(np.nanmean(np.abs(d))) if np.isfinite(d).any() else float("nan")}, s | dict(images=len(images)))
 
 # %% ../../nbs/api/98_ddpm_tables.ipynb #98a00015
 def row_sampler(s, scale, seed, sampler, steps): # a cell

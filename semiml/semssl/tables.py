@@ -23,7 +23,7 @@ from ..train import read_log
 PATTERNS, NAMES, DOSE = ("lines", "logic_routing", "contacts_square"), list(sem.DEFECTS), (10, 60) # of the wafers in turn; classes; e/px at high magnification
 SCALES = dict( # side of an image and its pixel, nm; sites of A and B without labels, with, and of the test; settings of training
     ci=dict(side=32, px=5., free=dict(A=20, B=0), labelled=dict(A=30, B=30), test=dict(A=20, B=20), create="ci", steps=3, n=4, fine_steps=3, fine_n=4, fine_lr=1e-3, resnet="resnet10t", shares=(.5,)),
-    cpu=dict(side=64, px=2.5, free=dict(A=2400, B=0), labelled=dict(A=600, B=200), test=dict(A=2400, B=1200), create="cpu", steps=600, n=32, fine_steps=400, fine_n=32, fine_lr=3e-4, resnet="resnet10t", shares=(.01, .1, .3)),
+    cpu=dict(side=64, px=2.5, free=dict(A=2400, B=0), labelled=dict(A=600, B=200), test=dict(A=2400, B=1200), create="cpu", steps=600, n=32, fine_steps=400, fine_n=32, fine_lr=3e-4, resnet="resnet10t", shares=(.01, .1)),
     paper=dict(side=224, px=1., free=dict(A=320_000, B=0), labelled=dict(A=80_000, B=20_000), test=dict(A=60_000, B=2_000), create="paper", steps=200_000, n=512, fine_steps=20_000, fine_n=256, fine_lr=3e-4, resnet="resnet50", shares=(.01, .05, .1, .25, .5)))
 TIME = dict(free=(0, .6), labelled=(.6, .8), test=(.8, 1.)) # when in the life of a device its wafers were seen
 
