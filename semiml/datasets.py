@@ -32,6 +32,7 @@ class Dataset:
     pixel_size:tuple|None=None       # (dy, dx) in nm for all images; None leaves each file its own
     meta:dict=field(default_factory=dict)   # process, palette, overlay, notes
     allow_mixed_pixel_size:bool=False
+    patterns:list|None=None          # What each image shows, "dense lines" and the like: results are told apart by it, see `semiml.patterns`
 
     def __len__(self): return len(self.paths)
 
@@ -58,7 +59,7 @@ class Dataset:
     def subset(self, indices)->"Dataset":
         "The images at `indices` (numbers, a slice or a boolean array)."
         idx = np.arange(len(self))[indices]
-        return replace(self, **{k: [v[i] for i in idx] for k in ("names", "paths", "masks", "designs", "groups")
+        return replace(self, **{k: [v[i] for i in idx] for k in ("names", "paths", "masks", "designs", "groups", "patterns")
                                 if (v := getattr(self, k)) is not None})
 
     def part(self, group:str)->"Dataset":
@@ -104,7 +105,7 @@ def open_dataset(
     each = lambda of: [of.get(n) for n in names] if of else None
     ds = Dataset(root, names, [images[n] for n in names], each(mask_of), each(design_of), each(groups), info.get("classes"),
                  nm_pair(info.get("pixel_size_nm"), root/"dataset.json"),
-                 {k: info[k] for k in ("process", "palette", "overlay", "notes") if k in info}, allow_mixed_pixel_size)
+                 {k: info[k] for k in ("process", "palette", "overlay", "notes") if k in info}, allow_mixed_pixel_size, each(info.get("patterns")))
     return ds.check() if check else ds
 
 # %% ../nbs/api/15_datasets.ipynb #d9296063
@@ -115,7 +116,8 @@ def create(
     classes:list|None=None,  # Class names in the order of the labels
     pixel_size_nm=None,  # One number or (dy, dx), for all images
     groups=None,         # {name: group}, or a sequence in the order of the images
-    process:str|None=None # Technology, device, step: a remark for people
+    process:str|None=None, # Technology, device, step: a remark for people
+    patterns=None        # What each image shows, as `groups`
 )->Dataset:
     "Write a data-set folder (float32 TIFF images, PNG masks, dataset.json). Raises `BadInput` and `CannotSave`."
     root = Path(root)
@@ -125,11 +127,11 @@ def create(
         if len(set(names)) < len(names): raise BadInput(f"{root}: two images are named {Counter(names).most_common(1)[0][0]!r}, give {{name: image}}")
         images = dict(zip(names, images))
     keyed = lambda o: o if o is None or isinstance(o, Mapping) else dict(zip(images, o, strict=True))
-    try: masks, groups = keyed(masks), keyed(groups)
-    except ValueError: raise BadInput(f"{root}: there are {len(images)} images but not as many masks or groups, give one for each") from None
+    try: masks, groups, patterns = keyed(masks), keyed(groups), keyed(patterns)
+    except ValueError: raise BadInput(f"{root}: there are {len(images)} images but not as many masks, groups or patterns, give one for each") from None
     if odd := [n for n in images if Path(n).name != n or n.startswith(".")]: raise BadInput(f"{root}: {odd[0]!r} cannot name a file, rename it")
     size = nm_pair(pixel_size_nm, root)
-    info = dict(classes=classes and list(classes), pixel_size_nm=size, groups=groups, process=process)
+    info = dict(classes=classes and list(classes), pixel_size_nm=size, groups=groups, process=process, patterns=patterns)
     with new_folder(root) as tmp:
         for n, im in images.items():
             m = im if isinstance(im, Micrograph) else Micrograph(np.asarray(im, np.float32))

@@ -14,7 +14,7 @@ from .core import BadInput
 
 # %% ../nbs/api/13_folders.ipynb #6937ab6a
 SUFFIXES = frozenset(".tif .tiff .png .jpg .jpeg .bmp .dm3 .dm4 .emd .ser .bcf".split())
-INFO_KEYS = ("classes", "pixel_size_nm", "process", "groups", "palette", "overlay", "notes")
+INFO_KEYS = ("classes", "pixel_size_nm", "process", "groups", "patterns", "palette", "overlay", "notes")
 
 def by_name(folder:Path)->dict: # {name: path}, sorted by name
     "The image files right in `folder`. Raises `BadInput` where one name stands for two files."
@@ -57,13 +57,15 @@ def read_info(path:Path, names)->dict: # the keys that are there
     if not isinstance(info, dict): raise BadInput(f"{path}: holds a {type(info).__name__}, it must be an object such as {{\"classes\": [...]}}")
     if odd := sorted(info.keys() - set(INFO_KEYS)):
         raise BadInput(f"{path}: unknown key {odd[0]!r}, the keys are {', '.join(INFO_KEYS)} (your own remarks go under notes)")
-    c, g = info.get("classes"), info.get("groups")
+    c = info.get("classes")
     if c is not None and not (isinstance(c, list) and c and all(isinstance(o, str) and o for o in c) and len(set(c)) == len(c)):
         raise BadInput(f"{path}: classes is {c!r}, it must be a list of different names, the first for label 0")
-    if g is not None and not (isinstance(g, dict) and all(isinstance(o, str) and o for o in g.values())):
-        raise BadInput(f"{path}: groups must give each image name its group, such as {{\"a01\": \"wafer3/lamella1\"}}")
-    if g and (odd := sorted(g.keys() - set(names))): raise BadInput(f"{path}: groups names {odd[0]!r}, but there is no such image, correct the name")
-    if g and (odd := sorted(set(names) - g.keys())): raise BadInput(f"{path}: groups leaves out the image {odd[0]!r}, give its group as well")
+    for key, one, such in (("groups", "group", "wafer3/lamella1"), ("patterns", "pattern", "dense lines")):
+        g = info.get(key)
+        if g is not None and not (isinstance(g, dict) and all(isinstance(o, str) and o for o in g.values())):
+            raise BadInput(f"{path}: {key} must give each image name its {one}, such as {{\"a01\": \"{such}\"}}")
+        if g and (odd := sorted(g.keys() - set(names))): raise BadInput(f"{path}: {key} names {odd[0]!r}, but there is no such image, correct the name")
+        if g and (odd := sorted(set(names) - g.keys())): raise BadInput(f"{path}: {key} leaves out the image {odd[0]!r}, give its {one} as well")
     if (p := info.get("palette")) is not None:
         rgb = lambda o: isinstance(o, list) and len(o) == 3 and all(isinstance(v, int) and 0 <= v <= 255 for v in o)
         if not (isinstance(p, list) and all(map(rgb, p)) and len(p) == len(c or p) > 0):
