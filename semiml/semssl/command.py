@@ -20,14 +20,17 @@ def _said(run): # warnings as sentences, not as lines of code
         warnings.showwarning = lambda message, *_, **__: print(f"semiml: {message}", file=sys.stderr)
         return run()
 
+def _context(args, run): # as asked for, else as in the run that this one goes on from
+    path = Path(run)/"config.json"; return args.context if args.context is not None or not path.is_file() else json.loads(path.read_text()).get("context")
+
 def pretrain(args):
     import numpy as np
     from semiml.semssl.model import ENCODERS
     from semiml.semssl.pairs import groups, stack
     from semiml.semssl.pretrain import SCALES, pretrain
     out, sets = need_out(args), [_pairs(f) for f in args.data]; side = args.side or ENCODERS[SCALES[args.scale]["create"]].get("img_size", 224); show = sys.stderr.isatty()
-    x = np.concatenate([stack(p, side, progress=show) for p in sets]); g = np.unique(np.array([f"{k}/{i}" for k, p in enumerate(sets) for i in groups(p, args.group.split(","))]), return_inverse=True)[1]
-    m = pretrain(x, out, args.scale, args.steps, args.n, groups=g, mask_ratio=args.mask_ratio, kinds={"both": ("self", "cross"), "none": ()}.get(args.contrast, (args.contrast,)), start=args.start, seed=args.seed, resume=args.resume, progress=show, record=dict(data=[str(f) for f in args.data]))
+    x = np.concatenate([stack(p, side, progress=show, context=args.context) for p in sets]); g = np.unique(np.array([f"{k}/{i}" for k, p in enumerate(sets) for i in groups(p, args.group.split(","))]), return_inverse=True)[1]
+    m = pretrain(x, out, args.scale, args.steps, args.n, groups=g, mask_ratio=args.mask_ratio, kinds={"both": ("self", "cross"), "none": ()}.get(args.contrast, (args.contrast,)), start=args.start, seed=args.seed, resume=args.resume, progress=show, record=dict(data=[str(f) for f in args.data], context=args.context))
     print(f"pretrained on {len(x)} pairs in {len(set(g.tolist()))} groups; the encoder is in {out/'model'}: timm.create_model('{m.net.create['model_name']}', checkpoint_path='{out/'model/model.safetensors'}', ...) with the arguments of its config.json")
 
 def finetune(args):
@@ -38,8 +41,8 @@ def finetune(args):
     out, p = need_out(args), _pairs(args.data).labelled()
     if not len(p): raise BadInput(f"{args.data}: no pair has a label, fill in the column label of labels.csv for some")
     net = encoder(args.scale, args.start, seed=args.seed) if args.encoder == "none" else load_encoder(args.encoder)
-    side = net.create.get("img_size", 224); train, held = _said(lambda: split_time(p, args.held_out)); X = {k: (stack(o, side, sys.stderr.isatty()), o.targets()) for k, o in dict(train=train, held=held).items()}
-    c = _said(lambda: classify.train(*X["train"], p.classes, out, net, scale=args.scale, steps=args.steps, valid=X["held"], seed=args.seed, resume=args.resume, progress=sys.stderr.isatty(), record=dict(data=str(args.data), encoder=str(args.encoder), held_out=sorted(set(held.wafers)))))
+    side = net.create.get("img_size", 224); train, held = _said(lambda: split_time(p, args.held_out)); context = _context(args, args.encoder); X = {k: (stack(o, side, sys.stderr.isatty(), context), o.targets()) for k, o in dict(train=train, held=held).items()}
+    c = _said(lambda: classify.train(*X["train"], p.classes, out, net, scale=args.scale, steps=args.steps, valid=X["held"], seed=args.seed, resume=args.resume, progress=sys.stderr.isatty(), record=dict(data=str(args.data), encoder=str(args.encoder), context=context, held_out=sorted(set(held.wafers)))))
     r = classify.report(classify.predict(c, X["held"][0]), X["held"][1], p.classes); atomic_write(out/"report.json", json.dumps(r, indent=1))
     print(f"fine-tuned on {len(train)} labelled pairs; on {len(held)} pairs of the last wafers: accuracy {r['accuracy']:.1%}, macro F1 {r['macro_f1']:.3f} (the temperature was set on them); the classifier is in {out/'model'}")
 
@@ -47,7 +50,7 @@ def classify(args):
     from semiml.core import atomic_write
     from semiml.semssl import classify
     from semiml.semssl.pairs import stack
-    run, out = Path(args.run), need_out(args); c = classify.load(run/"model" if (run/"model").is_dir() else run); p = _pairs(args.data); prob = classify.predict(c, stack(p, c.side, sys.stderr.isatty()))
+    run, out = Path(args.run), need_out(args); c = classify.load(run/"model" if (run/"model").is_dir() else run); p = _pairs(args.data); prob = classify.predict(c, stack(p, c.side, sys.stderr.isatty(), _context(args, run)))
     text = io.StringIO(newline=""); w = csv.writer(text, lineterminator="\n"); w.writerow(["name", "answer", "probability", *c.classes])
     sure = classify.decide(prob, args.sure) >= 0
     for n, q, s in zip(p.names, prob, sure): w.writerow([n, c.classes[q.argmax()] if s else "unknown", f"{q.max():.4f}", *(f"{v:.4f}" for v in q)])
@@ -64,3 +67,4 @@ def add_parsers(top, add): # the subparsers, and add(to, name, run, help) of `se
     q = add(sub, "finetune", finetune, "a defect classifier from labelled pairs"); q.add_argument("data", help="folder of pairs with labels"); q.add_argument("encoder", help="folder of a pretraining run; none: random weights")
     q.add_argument("--start", help="with none: timm checkpoint to begin with"); q.add_argument("--held-out", type=float, default=.25, help="share of the pairs, of the last wafers, to judge and calibrate with"); q.add_argument("--steps", type=int, help="training steps"); q.add_argument("--resume", action="store_true", help="go on with the run in --out")
     q = add(sub, "classify", classify, "the defect class of each pair"); q.add_argument("run", help="folder of a fine-tuning run"); q.add_argument("data", help="folder of pairs"); q.add_argument("--sure", type=float, default=0., help="least probability of an answer; below it: unknown")
+    for c in sub.choices.values(): c.add_argument("--context", type=float, help="of the low images only what surrounds the high field, so many of its sides, where it can be found; the default is what the run before used, else all")

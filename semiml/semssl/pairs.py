@@ -134,11 +134,17 @@ def square(image, side:int, where="image")->np.ndarray: # (H, W) of any size -> 
     if 2*k < side: raise BadInput(f"{where}: {k} px are too few for a side of {side} px, give images of {-(-side//2)} px or more, or a smaller side")
     return area_resize(a[y:y+k, x:x+k], (side, side))
 
-def stack(p:Pairs, side:int=64, progress:bool=False)->np.ndarray: # (N, 2, side, side) uint8: low, high
-    "All pairs as one array, of whatever sizes they are. Raises `BadInput`."
+def stack(p:Pairs, side:int=64, progress:bool=False, context:float=None)->np.ndarray: # (N, 2, side, side) uint8: low, high; context: of the low images only what surrounds the high field, so many of its sides (see `region`), None: all of them
+    "All pairs as one array, of whatever sizes they are. Where a place is ambiguous the whole low image stays. Raises `BadInput`."
     out = np.empty((len(p), 2, side, side), np.uint8)
-    for i in tqdm(range(len(p)), desc="pairs", disable=not progress): out[i] = encode_gray([square(m.pixels, side, f) for m, f in zip(p[i], (p.low[i], p.high[i]))])
+    for i in tqdm(range(len(p)), desc="pairs", disable=not progress):
+        low, high = p[i]; both = [low.pixels if context is None else _around(low, high, side, context), high.pixels]
+        out[i] = encode_gray([square(a, side, f) for a, f in zip(both, (p.low[i], p.high[i]))])
     return out
+
+def _around(low, high, side, context): # a crop has half the pixels of `side` at least
+    if not (low.pixel_size and high.pixel_size): raise BadInput(f"{low.name or 'the low image'}: the pixel sizes are not known, so that nothing can be cut out by the magnifications; give images with a scale, or no context")
+    ratio = min(np.divide(low.pixel_size, high.pixel_size)); return region(low, high, context=max(context, side/2*ratio/min(high.shape)))[0]
 
 # %% ../../nbs/api/80_semssl_pairs.ipynb #7a6209f2
 def _find(a, small, reach, sure): # (row, column) of the middle of the best place for the template, or None
