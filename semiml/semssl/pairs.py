@@ -144,7 +144,7 @@ def stack(p:Pairs, side:int=64, progress:bool=False, context:float=None)->np.nda
 
 def _around(low, high, side, context): # a crop has half the pixels of `side` at least
     if not (low.pixel_size and high.pixel_size): raise BadInput(f"{low.name or 'the low image'}: the pixel sizes are not known, so that nothing can be cut out by the magnifications; give images with a scale, or no context")
-    ratio = min(np.divide(low.pixel_size, high.pixel_size)); return region(low, high, context=max(context, side/2*ratio/min(high.shape)))[0]
+    k = np.round(np.array(high.shape)*high.pixel_size/np.array(low.pixel_size)).min(); return region(low, high, context=max(context, (side + 1)/2/max(k, 1)))[0]
 
 # %% ../../nbs/api/80_semssl_pairs.ipynb #7a6209f2
 def _find(a, small, reach, sure): # (row, column) of the middle of the best place for the template, or None
