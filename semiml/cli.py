@@ -243,6 +243,8 @@ def parser()->argparse.ArgumentParser:
     from semiml.semisup import command as semisup
     from semiml.semssl import command as semssl
     for method in (sesami, semisup, semssl): method.add_parsers(top, add)
+    from semiml.monitor import drift, gate, retrain
+    drift.add_parsers(top, add); retrain.add_parsers(gate.add_parsers(top, add), add)
     q = add(top, "reproduce", reproduce, "make the results of a table that are missing, one file each; --summary collects them")
     q.add_argument("table", nargs="?", help="such as table1"); q.add_argument("--summary", action="store_true", help="write summary.json from what is in --out")
     q.add_argument("--seeds", default="0", help="comma-separated")

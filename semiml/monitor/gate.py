@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['image_scores', 'by_group', 'superior', 'needed', 'at_least', 'decide', 'file_sha', 'pixel_sha', 'folder_sha',
            'fingerprints', 'freeze', 'holdout', 'locked', 'promoted', 'read_lines', 'history', 'predictions', 'score',
-           'no_leak', 'check', 'gate_init', 'gate_check', 'gate_history', 'add_parsers']
+           'no_leak', 'check', 'per_pattern', 'gate_init', 'gate_check', 'gate_history', 'add_parsers']
 
 # %% ../../nbs/api/89_monitor_gate.ipynb #89a00003
 import filelock, getpass, hashlib, json, math, os, shutil, sys
@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 import numpy as np, scipy # scipy.stats is heavy, and is loaded where it is first used
 from ..core import BadInput, CannotSave, atomic_write
+from ..patterns import by_pattern, falls_behind, warning
 
 # %% ../../nbs/api/89_monitor_gate.ipynb #89a00007
 def image_scores(pred, truth, n:int, ignore:int=255)->tuple: # (H, W) class numbers each; number of classes -> iou (n,), invented (n,)
@@ -203,6 +204,11 @@ def check(registry, candidate, by:str=None, promote:bool=False, trained_on=())->
             return v | dict(promoted=promote and v["passes"])
         finally: shutil.rmtree(new, ignore_errors=True)
 
+def per_pattern(new, old, patterns, groups)->dict: # mean IoU of each image; its pattern; its group -> rows, warning
+    "The new model pattern by pattern, with its gain, and whether one of them falls behind; no part of the test."
+    rows, was = by_pattern(new, patterns, groups), {r["pattern"]: r["mean"] for r in by_pattern(old, patterns, groups) if "mean" in r}
+    return dict(rows=[{k: v for k, v in (r | dict(gain=r["mean"] - was[r["pattern"]])).items() if not isinstance(v, float) or math.isfinite(v)} for r in rows if "mean" in r], warning=warning(falls_behind(new, patterns, groups), "mean IoU"))
+
 def _verdict(registry, rec, ds, new, sha, by):
     now, log = promoted(registry), [r for r in history(registry) if r["what"] == "compared" and r["holdout"] == rec["sha256"]]; no = dict(passes=False, comparison=None)
     if now is None and any(r["what"] == "promoted" for r in history(registry)): raise BadInput(f"{registry}/promoted.json: is gone, though the history tells of a promoted model, restore it from a backup")
@@ -214,6 +220,7 @@ def _verdict(registry, rec, ds, new, sha, by):
     (a, wild), (b, tame) = score(new, rec, ds), score(old, rec, ds)
     v = decide(a, b, [f["group"] for f in rec["files"].values()], rec["classes"], rec["alpha"]/rec["comparisons"], rec["margin"])
     v["invented"] = {c: [float(np.nanmean(o[:, i])) for o in (wild, tame)] for i, c in enumerate(rec["classes"]) if not np.isnan(wild[:, i]).all()} # share of the pixels, new and old
+    if ds.patterns: v["patterns"] = per_pattern(np.nanmean(a, 1), np.nanmean(b, 1), ds.patterns, [f["group"] for f in rec["files"].values()])
     _append(registry, dict(what="compared", comparison=len(log) + 1, candidate=sha, against=now["sha256"], holdout=rec["sha256"], by=by, when=_now(), test=v))
     return v | dict(comparison=len(log) + 1)
 
@@ -238,6 +245,7 @@ def gate_check(args): # exit code
         print(f"mean IoU {v['old']:.4f} -> {v['new']:.4f} ({v['gain']:+.4f}), p = {v['p']:.3g} ({v['images']} images, {v['groups']} groups; level {v['alpha']:.3g}, comparison {v['comparison']})")
         for c, r in v["classes"].items(): print(f"  {c:16} {r['gain']:+.4f}, at least {r['at_least']:+.4f} ({r['groups']} groups)")
         if v["unjudged"]: print(f"  in fewer than two groups, not judged: {', '.join(v['unjudged'])}")
+        if o := v.get("patterns"): print(*(f"  on {r['pattern']:13} {r['gain']:+.4f}, now {r['mean']:.4f} ({r['n']} groups)" for r in o["rows"]), f"  {o['warning']}", sep="\n")
         for c, (a, b) in v.get("invented", {}).items():
             if a > 1.2*b + 1e-4: print(f"semiml: {c} is invented where there is none on {a:.2%} of the pixels, {b:.2%} before; this is not part of the test", file=sys.stderr)
     elif v["passes"]: print(f"there was no model yet, so the first one needs no comparison; mean IoU {v['new']:.4f}")

@@ -34,6 +34,7 @@ def pretrain(args):
     print(f"pretrained on {len(x)} pairs in {len(set(g.tolist()))} groups; the encoder is in {out/'model'}: timm.create_model('{m.net.create['model_name']}', checkpoint_path='{out/'model/model.safetensors'}', ...) with the arguments of its config.json")
 
 def finetune(args):
+    import numpy as np
     from semiml.core import BadInput, atomic_write
     from semiml.semssl import classify
     from semiml.semssl.model import encoder, load_encoder
@@ -43,7 +44,12 @@ def finetune(args):
     net = encoder(args.scale, args.start, seed=args.seed) if args.encoder == "none" else load_encoder(args.encoder)
     side = net.create.get("img_size", 224); train, held = _said(lambda: split_time(p, args.held_out)); context = _context(args, args.encoder); X = {k: (stack(o, side, sys.stderr.isatty(), context), o.targets()) for k, o in dict(train=train, held=held).items()}
     c = _said(lambda: classify.train(*X["train"], p.classes, out, net, scale=args.scale, steps=args.steps, valid=X["held"], seed=args.seed, resume=args.resume, progress=sys.stderr.isatty(), record=dict(data=str(args.data), encoder=str(args.encoder), context=context, held_out=sorted(set(held.wafers)))))
-    r = classify.report(classify.predict(c, X["held"][0]), X["held"][1], p.classes); atomic_write(out/"report.json", json.dumps(r, indent=1))
+    prob = classify.predict(c, X["held"][0]); r = classify.report(prob, X["held"][1], p.classes)
+    if held.patterns and all(held.patterns): # what the sites show, from the column `pattern`; sites of one wafer are no independent witnesses
+        from semiml.patterns import by_pattern, falls_behind, warning
+        right = prob.argmax(1) == X["held"][1]; r["patterns"] = [{k: v for k, v in o.items() if not isinstance(v, float) or np.isfinite(v)} for o in by_pattern(right, held.patterns, held.wafers)]; r["warning"] = warning(falls_behind(right, held.patterns, held.wafers), "accuracy")
+        print(*(f"  on {o['pattern']:20} {o['mean']:.1%} right ({o['n']} wafers)" for o in r["patterns"] if "mean" in o), r["warning"], sep="\n")
+    atomic_write(out/"report.json", json.dumps(r, indent=1))
     print(f"fine-tuned on {len(train)} labelled pairs; on {len(held)} pairs of the last wafers: accuracy {r['accuracy']:.1%}, macro F1 {r['macro_f1']:.3f} (the temperature was set on them); the classifier is in {out/'model'}")
 
 def classify(args):
