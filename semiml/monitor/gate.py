@@ -14,7 +14,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 import numpy as np, scipy # scipy.stats is heavy, and is loaded where it is first used
 from ..core import BadInput, CannotSave, atomic_write
-from ..patterns import by_pattern, falls_behind, warning
 
 # %% ../../nbs/api/89_monitor_gate.ipynb #89a00007
 def image_scores(pred, truth, n:int, ignore:int=255)->tuple: # (H, W) class numbers each; number of classes -> iou (n,), invented (n,)
@@ -206,6 +205,7 @@ def check(registry, candidate, by:str=None, promote:bool=False, trained_on=())->
 
 def per_pattern(new, old, patterns, groups)->dict: # mean IoU of each image; its pattern; its group -> rows, warning
     "The new model pattern by pattern, with its gain, and whether one of them falls behind; no part of the test."
+    from semiml.patterns import by_pattern, falls_behind, warning # imports PyTorch, and the command line's help does not wait for it
     rows, was = by_pattern(new, patterns, groups), {r["pattern"]: r["mean"] for r in by_pattern(old, patterns, groups) if "mean" in r}
     return dict(rows=[{k: v for k, v in (r | dict(gain=r["mean"] - was[r["pattern"]])).items() if not isinstance(v, float) or math.isfinite(v)} for r in rows if "mean" in r], warning=warning(falls_behind(new, patterns, groups), "mean IoU"))
 
