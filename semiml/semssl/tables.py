@@ -102,7 +102,10 @@ def row4(s, scale, row, seed, table="table4")->dict: # a cell of table 4, or of 
     log = read_log(run_folder("table4", f"{_file(row)}_A_{scale}_{seed}{_at(s)}")); m = judged(s, c, "A") | frozen | ({"pretrain/found": log[-1]["found"]} if log and "found" in log[-1] else {})
     return cell(table, row, seed, scale, "simulated", m, s | dict(pretraining=ROWS.get(row), pretrain_seconds=log[-1]["seconds"] if log else 0., train_seconds=seconds))
 
-def row_labels(s, scale, row, share, seed)->dict: # accuracy against the number of labels; "ResNet" is a convolutional network from scratch
+def row_labels(s, scale, row, share, seed, table4=None)->dict: # accuracy against the number of labels; "ResNet" is a convolutional network from scratch; table4: folder of the cells where a run with all labels may be already
+    path = Path(table4 or "")/f"{_file(row)}_{scale}_{seed}.json"
+    if table4 and share == 1 and path.exists():
+        done = once(path, None); return cell("labels", row, seed, scale, "simulated", {"1/accuracy": done["metrics"]["accuracy"]}, done["config"] | dict(share=1., labels=s["labelled"]["A"]), run=f"that of {path.name} of table 4, commit {done['commit']}")
     net = encoder(dict(model_name=s["resnet"]), seed=seed_for(seed, "net")) if row == "ResNet (from scratch)" else pretrained(s, scale, row, "A", seed)
     c, seconds = fine_tuned(s, scale, row, "A", seed, net, share); n = len(some(data(s, "A", "labelled", seed)[1], share))
     return cell("labels", row, seed, scale, "simulated", {f"{share:g}/accuracy": judged(s, c, "A")["accuracy"]}, s | dict(share=share, labels=n, train_seconds=seconds))
@@ -126,6 +129,6 @@ def run(out, scale:str="cpu", seeds=(0,)):
         for row in [*(["CE (ImageNet)"] if scale == "paper" else []), *ROWS]: once(out/f"{_file(row)}_{scale}_{seed}.json", lambda: row4(s, scale, row, seed))
         for row in NEAR: once(root/"near"/f"{_file(row)}_{scale}_{seed}.json", lambda: row4(s | dict(magnification=2.), scale, row, seed, "near"))
         for row in CURVE:
-            for share in (*s["shares"], 1.): once(root/"labels"/f"{_file(row)}_{share:g}_{scale}_{seed}.json", lambda: row_labels(s, scale, row, share, seed))
+            for share in (*s["shares"], 1.): once(root/"labels"/f"{_file(row)}_{share:g}_{scale}_{seed}.json", lambda: row_labels(s, scale, row, share, seed, out))
         once(root/"figure11"/f"hidden_{scale}_{seed}.json", lambda: cell("figure11", "fully hidden", seed, scale, "simulated", {f"{m}/{r:g}/{name}": float(v[pick].mean()) for m in ("low", "high") for r in (.25, .5, .75)
              for v, k in [fully_hidden(s, r, 20 if scale == "ci" else 200, s["side"]//8 if scale == "ci" else 8, magnification=m, seed=seed)] for name, pick in (("all", k > 0), ("small", k <= np.median(k)))}, s))
