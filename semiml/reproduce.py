@@ -9,7 +9,7 @@ __all__ = ['PAPER', 'TABLES', 'cell', 'once', 'run_folder', 'read_cells', 'summa
 import importlib, json, math, os, time
 from pathlib import Path
 import numpy as np
-from .core import BadInput, atomic_write, provenance
+from .core import BadInput, atomic_write, provenance, read_json
 
 # %% ../nbs/api/90_reproduce.ipynb #c5445538
 def cell(
@@ -29,8 +29,7 @@ def once(path, make): # make() -> a `cell`
     path, t = Path(path), time.perf_counter()
     if not path.exists():
         c = make(); atomic_write(path, json.dumps(c | dict(seconds=c["seconds"] or round(time.perf_counter() - t, 1)), indent=1))
-    try: return json.loads(path.read_text())
-    except ValueError: raise BadInput(f"{path}: is damaged (not JSON); remove it, and the run is made again") from None
+    return read_json(path, dict(table=str, row=str, data=str, scale=str, metrics={...: (float, None)}), "remove it, and the run is made again")
 
 def run_folder(table, name)->Path:
     "Where the training of a cell goes on if it was stopped: in the folder SEMIML_RUNS, else in runs."
@@ -70,7 +69,7 @@ def pick(rows:list, row:str, metric:str, data:str="simulated", digits:int=3)->st
 
 # %% ../nbs/api/90_reproduce.ipynb #ab2353b0
 TABLES = dict( # table: (module, function) that make its cells, each called with (folder, scale, seeds)
-    table1=[("sesami.table1", "run")], table2=[("semisup.tables", "run")], table3=[("semisup.tables", "run")], table4=[("semssl.tables", "run")], table5=[("semssl.tables", "run")], ddpm=[("ddpm.tables", "run")],
+    table1=[("sesami.table1", "run")], table2=[("semisup.tables", "run")], table3=[("semisup.tables", "run")], table4=[("semssl.tables", "run")], table5=[("semssl.tables", "run")], ddpm=[("ddpm.tables", "run"), ("ddpm.more_tables", "run")],
     real=[("sesami.real", "run"), ("semisup.tables", "run_real")],
     guide=[("monitor.tables", "run_drift"), ("monitor.gate_tables", "run_gate"), ("guide_tables", "run_augment"), ("guide_tables", "run_denoise"), ("guide_tables", "run_translate")])
 
