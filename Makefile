@@ -16,7 +16,7 @@ export SEMIML_WEIGHTS ?= $(abspath ../shared/weights)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs lab export bench clean
+.PHONY: help demo test docs lab export bench bounds reliability clean
 
 help:  ## what can be made (this list)
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -28,7 +28,7 @@ $(STAMP): settings.ini setup.py pyproject.toml
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
-demo: $(STAMP)  ## train on fifteen images, print a table, write demo/report.html
+demo: $(STAMP)  ## a lot of simulated images to demo/report.html; real ones to a diffusion model, demo/synthetic.html
 	$(PY) tools/demo.py --out demo
 
 test: $(STAMP)  ## run every notebook and tests/, print the counts
@@ -37,7 +37,8 @@ test: $(STAMP)  ## run every notebook and tests/, print the counts
 docs: $(STAMP)  ## the site, into _docs/
 	$(PY) tools/docs.py site
 
-lab: $(STAMP)  ## JupyterLab on the notebooks
+lab: $(STAMP)  ## JupyterLab on the notebooks, with the kernel semiml
+	$(PY) -m ipykernel install --prefix $(VENV) --name semiml --display-name semiml
 	$(BIN)/jupyter lab --notebook-dir=nbs
 
 export: $(STAMP)  ## notebooks -> semiml/ and README.md, and clean the notebooks
@@ -52,6 +53,12 @@ bench: $(STAMP)  ## speed of the simulators and of the methods, into nbs/results
 	@if $(PY) -c 'import lightly' 2>/dev/null; then $(PY) tools/bench.py --out nbs/results/speed --semssl; else echo "no lightly: pretraining is not timed"; fi
 	@if [ -n "$$SEMIML_WEIGHTS" ]; then $(PY) tools/bench.py --out nbs/results/speed --sesami; else echo "no SEMIML_WEIGHTS: SeSAMI is not timed"; fi
 
+bounds: $(STAMP)  ## do the lowest versions that settings.ini allows work? (installs them elsewhere)
+	$(PY) tools/lower_bounds.py
+
+reliability: $(STAMP)  ## kills, faults and broken files, into nbs/results/reliability/
+	$(PY) tools/reliability.py --out nbs/results/reliability
+
 clean:  ## remove what was built (.venv stays)
-	rm -rf _docs _proc build dist demo .pytest_cache
+	rm -rf _docs _proc build dist demo .pytest_cache .mypy_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -160,7 +160,7 @@ def align_images(args)->int: # exit code
     if a.ambiguous: print(f"semiml: {args.moving}: the alignment is ambiguous, no image was written; {out/'alignment.json'} says why", file=sys.stderr); return 1
     laid = apply(a, moving); write(out/"aligned.tif", Micrograph(np.nan_to_num(laid, nan=float(np.nanmean(laid))), fixed.pixel_size, fixed.modality,
                                                                  dict(note="aligned to another image; where it does not reach, its mean")))
-    print(f"{args.moving} on the pixels of {args.fixed}: {out/'aligned.tif'}")
+    print(f"{args.moving} on the pixels of {args.fixed}: {out/'aligned.tif'}"); return 0
 
 def reproduce(args):
     from semiml.reproduce import reproduce, write_summary
@@ -253,10 +253,13 @@ def parser()->argparse.ArgumentParser:
 
 def main(argv=None)->int: # exit code
     "The command line. 0: done; 1: done, but the answer is not sure; 2: input that cannot be used, said in one sentence; 130: stopped with Ctrl-C."
-    args = parser().parse_args(argv)
-    try: return args.command(args) or 0
+    try: args = parser().parse_args(argv); return args.command(args) or 0
     except (BadInput, CannotSave) as e:
         print(f"semiml: {e.strerror if isinstance(e, CannotSave) and e.strerror else e}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as e:
+        if isinstance(e, RuntimeError) and not any(w in str(e) for w in ("allocate memory", "out of memory")): raise # PyTorch has no error of its own for it on a CPU
+        print("semiml: the memory is full; give smaller images or settings (see --help), or free memory and run again", file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -186,7 +186,7 @@ def copy_rate(
     generated over real honest tiles, about 1 if honest, 0 for copies; `power`, `conclusive`, `reason`; `tile`; `tiles`: the columns of `tile_nearest`
     with `flat` and `copy`, for `worst_case_montage`. Images must share one pixel size."""
     generated, train, held_out = [_stack(x, n) for x, n in ((generated, "generated"), (train, "train"), (held_out, "held_out"))]
-    kw, stride = dict(tile=tile, flips=flips, smooth=smooth), stride or max(tile // 2, 1)
+    kw:dict = dict(tile=tile, flips=flips, smooth=smooth); stride = stride or max(tile // 2, 1)
     real = _calibration(train, held_out, leave_one_out, **kw)
     t = tile_nearest(generated, train, stride=stride, **kw)
 

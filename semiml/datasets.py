@@ -59,8 +59,8 @@ class Dataset:
     def subset(self, indices)->"Dataset":
         "The images at `indices` (numbers, a slice or a boolean array)."
         idx = np.arange(len(self))[indices]
-        return replace(self, **{k: [v[i] for i in idx] for k in ("names", "paths", "masks", "designs", "groups", "patterns")
-                                if (v := getattr(self, k)) is not None})
+        some:dict = {k: [v[i] for i in idx] for k in ("names", "paths", "masks", "designs", "groups", "patterns") if (v := getattr(self, k)) is not None}
+        return replace(self, **some)
 
     def part(self, group:str)->"Dataset":
         "The images whose group is `group` or lies below it: `ds.part(\"train\")`, `ds.part(\"wafer3\")`. Raises `BadInput`."

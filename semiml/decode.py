@@ -32,7 +32,7 @@ MAX_PIXELS = 2**27 # 11585 x 11585, and below Pillow's own limit
 
 def to_gray(
     a:np.ndarray, # (H, W) or (H, W, C) with C = 1, 2 (gray and alpha), 3 or 4
-    name:str # For the message
+    name:str|Path # For the message
 )->np.ndarray: # (H, W)
     "One channel from gray stored as colour. Raises `BadInput` for real colour and real transparency."
     if a.ndim == 2: return a
@@ -87,7 +87,7 @@ def read_tiff(path:Path, frame:int|None)->tuple: # (H, W) array in the file's ow
             try: info = tiff_info(tif, (h, w))
             except BadInput as e: info = dict(pixel_size=None, note=str(e))
             return to_gray(a, path), info | dict(bits=page.bitspersample)
-    except BadInput: raise
+    except (BadInput, MemoryError): raise
     except EOFError: raise BadInput(f"{path}: is truncated, the end of the image is missing: copy the file again") from None
     except Exception as e: # a damaged TIFF fails in many ways inside the decoder, all mean the same to the user
         raise BadInput(f"{path}: is a damaged or unsupported TIFF ({type(e).__name__}: {str(e)[:80]}): copy it again or save it uncompressed") from e
@@ -109,7 +109,7 @@ def load_pillow(path:Path)->tuple: # Image, whole and decoded; bytes of the file
             if not _whole(path, b): raise EOFError
             im = Image.open(path, formats=forms); im.load()
             return im, b
-    except BadInput: raise
+    except (BadInput, MemoryError): raise
     except Image.DecompressionBombError: raise BadInput(f"{path}: is too large, the limit is {MAX_PIXELS >> 20} Mi pixels: cut it into tiles first") from None
     except Image.UnidentifiedImageError as e:
         if b[:4] == b"\x89PNG" or b[:2] in (b"\xff\xd8", b"BM"): raise BadInput(f"{path}: is truncated or damaged: copy the file again") from e
@@ -138,6 +138,7 @@ def read_vendor(path:Path, frame:int|None)->tuple: # (H, W) array in the file's 
     except ImportError as e: raise BadInput(f"{path}: needs the optional readers: run `pip install 'semiml[formats]'`") from e
     try: found = plugin.file_reader(str(path), **({"select_type": "image"} if path.suffix.lower() == ".bcf" else {}))
     except ImportError as e: raise BadInput(f"{path}: needs {e.name or 'one more package'}: run `pip install 'rosettasciio[all]'`") from e
+    except MemoryError: raise
     except Exception as e: # dozens of parsers, each with its own errors
         raise BadInput(f"{path}: is damaged or of an unknown version ({type(e).__name__}: {str(e)[:80]}): export it as TIFF instead") from e
     planes, seen = [], []
@@ -165,6 +166,10 @@ def decode(
     "Pixels and what the file says about them; the content decides about the decoder, not the name. Raises `BadInput`."
     path = Path(path)
     head = check_path(path)
+    try: return _decode(path, head, frame)
+    except MemoryError: raise BadInput(f"{path}: is too large for the memory: cut it into tiles first") from None
+
+def _decode(path, head, frame):
     if path.suffix.lower() in PLUGINS: return read_vendor(path, frame)
     a, info = read_tiff(path, frame) if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") else read_pillow(path, frame)
     if info.get("vendor") is None: # a sidecar says more than a plain resolution

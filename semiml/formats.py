@@ -17,7 +17,7 @@ _NM = {"fm": 1e-6, "pm": 1e-3, "å": 0.1, "ang": 0.1, "angstrom": 0.1, "ångstr�
        "m": 1e9, "meter": 1e9, "metre": 1e9}
 
 def to_nm(
-    value:float, # A length
+    value:float|str, # A length
     unit:str # As the file writes it: pm, Å, nm, um, µm, micron, mm, cm, inch, m, ...
 )->float: # The length in nm
     "A length in nm. Raises `BadInput` for a unit that is not a length."

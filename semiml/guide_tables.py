@@ -29,7 +29,7 @@ from .train import fit
 
 # %% ../nbs/api/99_guide_tables.ipynb #99e50006
 CLASSES, PATTERNS = ("space", "wire", "contact"), ("lines", "logic_routing", "contacts_square")
-CONTRAST = {False: dict(inside=.56, outside=.46, bloom=1.2), True: dict(inside=.3, outside=.48, bloom=1.2)} # wires, contacts: nearer to each other, with brighter rims
+CONTRAST:dict = {False: dict(inside=.56, outside=.46, bloom=1.2), True: dict(inside=.3, outside=.48, bloom=1.2)} # wires, contacts: nearer to each other, with brighter rims
 CONDITIONS, PX = dict(same={}, dose=dict(dose=6.), contrast=dict(contrast=True)), 2.5 # of the test; nm, of all segmented images
 
 @functools.cache

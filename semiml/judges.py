@@ -87,7 +87,7 @@ class SegmentationIoU(MulticlassJaccardIndex):
     """Intersection over union, pixels pooled over all images: `iou_<class>` and the means `miou_all`, `miou_material`, `miou_defect`. A class that is
     in neither prediction nor target has nan and is left out of the means; one in only one of them has 0. Raises `BadInput`."""
     def __init__(self, classes:list, # Names, in the order of the mask's values
-                 defect_classes:list=(), # Those of them that are defects
+                 defect_classes:list|tuple=(), # Those of them that are defects
                  ignore_index:int=255, **kw): # Target pixels of this value do not count
         super().__init__(len(classes), average="none", ignore_index=ignore_index, validate_args=False, zero_division=float("nan"), **kw)
         self.classes, self.defect_classes = list(classes), list(defect_classes)
@@ -114,7 +114,7 @@ class BoundaryIoU(Metric):
     `SegmentationIoU`. A straight edge that is e px off has (d-e)/(d+e) with d=dilation_px. Raises `BadInput`."""
     is_differentiable, higher_is_better, full_state_update = False, True, False
 
-    def __init__(self, classes:list, defect_classes:list=(), dilation_px:int=2, ignore_index:int=255, **kw): # As `SegmentationIoU`
+    def __init__(self, classes:list, defect_classes:list|tuple=(), dilation_px:int=2, ignore_index:int=255, **kw): # As `SegmentationIoU`
         super().__init__(**kw)
         if dilation_px < 1: raise BadInput(f"dilation_px={dilation_px} leaves no boundary: give a whole number of pixels, 1 or more")
         self.classes, self.defect_classes, self.dilation_px, self.ignore_index = list(classes), list(defect_classes), int(dilation_px), ignore_index

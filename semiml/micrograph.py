@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, tifffile
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from .core import BadInput, atomic_path
+from .core import BadInput, atomic_path, parse_json
 from .decode import check_path, decode, find_data_bar, load_pillow
 from .formats import pair
 _all_ = ["find_data_bar"] # part of reading, kept with the decoders
@@ -124,9 +124,10 @@ def read(
     px, modality = info.get("pixel_size") if pixel_size is None else pixel_size, info.pop("modality", None)
     meta = {k: v for k, v in info.items() if v is not None and k not in ("info", "pixel_size")}
     if note and pixel_size is None: meta["note"] = note; warnings.warn(f"{path}: {note}", stacklevel=2)
-    try: own = json.loads(info.get("info") or "")["semiml"] # written by `write`
+    try: own = parse_json(info.get("info") or "", dict(semiml=dict(modality=(str, None), meta={...: object})))["semiml"] # written by `write`
     except (ValueError, TypeError, KeyError): own = {}
-    m = Micrograph(a, px, own.get("modality", modality), meta | own.get("meta", {}), str(path)) # its errors name the file
+    try: m = Micrograph(a, px, own.get("modality", modality), meta | own.get("meta", {}), str(path)) # its errors name the file
+    except MemoryError: raise BadInput(f"{path}: is too large for the memory: cut it into tiles first") from None
     m.name = path.stem
     if m.pixels.min() == m.pixels.max(): raise BadInput(f"{path}: is constant, every pixel is {m.pixels.flat[0]:g}: check the detector or the export")
     if crop_data_bar:

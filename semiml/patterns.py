@@ -114,11 +114,11 @@ def show(
 ): # The axes
     "Means with their intervals, the patterns that fall behind in red, those not judged in gray; dotted: all images pooled, dashed: mean over patterns."
     import matplotlib.pyplot as plt
-    rows = {r["pattern"]: r for r in rows}; kinds = {r["pattern"]: "C3" if r["behind"] else "0.6" if r["why"] else "k" for r in found}
+    by = {r["pattern"]: r for r in rows}; kinds = {r["pattern"]: "C3" if r["behind"] else "0.6" if r["why"] else "k" for r in found}
     ax = ax or plt.subplots(figsize=(4.2, .32*len(kinds) + .9), dpi=80, layout="constrained")[1]
     for y, (k, c) in enumerate(reversed(kinds.items())):
-        r = rows[k]; ax.plot(r["mean"], y, "o", color=c, ms=4)
+        r = by[k]; ax.plot(r["mean"], y, "o", color=c, ms=4)
         if np.isfinite([r["low"], r["high"]]).all(): ax.plot([r["low"], r["high"]], [y, y], "-", color=c, lw=2)
-    for k, style in (("all images", ":"), ("mean over patterns", "--")): ax.axvline(rows[k]["mean"], color="0.5", ls=style, lw=1)
-    ax.set_yticks(range(len(kinds)), [f"{k} (n = {rows[k]['n']})" for k in reversed(kinds)], fontsize=8); ax.set_xlabel(metric, fontsize=8); ax.tick_params(axis="x", labelsize=8)
+    for k, style in (("all images", ":"), ("mean over patterns", "--")): ax.axvline(by[k]["mean"], color="0.5", ls=style, lw=1)
+    ax.set_yticks(range(len(kinds)), [f"{k} (n = {by[k]['n']})" for k in reversed(kinds)], fontsize=8); ax.set_xlabel(metric, fontsize=8); ax.tick_params(axis="x", labelsize=8)
     return ax

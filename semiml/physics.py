@@ -19,7 +19,7 @@ _all_ = ["elastic", "gaussian_blur", "grains", "line_blur", "mtf", "seeded", "sm
 # %% ../nbs/api/20_physics.ipynb #fb0d597c
 _COLUMNS = ("mu", "haadf", "kind", "grain_nm", "contrast", "estimated")
 _WIDE, _FINE, _NONE = (.3, 1.1), (.7, 1.05), (1., 1.) # many fine grains lie behind each other in a foil of 50 nm, and average out
-MATERIALS = {name: dict(zip(_COLUMNS, v)) for name, v in {
+MATERIALS:dict = {name: dict(zip(_COLUMNS, v)) for name, v in {
     "void": (0., 0., "amorphous", None, _NONE, False),      "C": (.0025, .35, "amorphous", None, _NONE, True),
     "SiOC": (.0024, .45, "amorphous", None, _NONE, False),  "SiO2": (.0038, .73, "amorphous", None, _NONE, False),
     "Si": (.0047, 1., "crystal", None, _WIDE, False),       "poly-Si": (.0047, 1., "poly", 12., _WIDE, False),

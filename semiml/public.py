@@ -21,6 +21,7 @@ def decoded_pixels(
     "The pixels of an image, whatever it is stored as. Raises `BadInput`."
     try:
         with Image.open(path) as im: mode, a = im.mode, np.asarray(im.convert("RGBA"))
+    except MemoryError: raise BadInput(f"{path}: is too large for the memory, cut it into tiles first") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise BadInput(f"{path}: cannot be read as an image ({e}), save it again as PNG") from None
     if mode[0] in "IF": raise BadInput(f"{path}: has more than 8 bits a pixel, which would be cut off here, save it with 8 bits")
@@ -93,7 +94,7 @@ def _super1_files(base="https://raw.githubusercontent.com/nasa/pretrained-micros
         yield f"{base}/benchmark_segmentation_data/Super1/{part}/{n}.tif", f"{part}/{n}.png", f"pixels:{image}"
         yield f"{base}/benchmark_segmentation_data/Super1/{part}_annot/{n}_mask.tif", f"{part}_annot/{n}_mask.png", f"pixels:{annot}"
 
-PUBLIC = {
+PUBLIC:dict = {
     "prefab_soi": dict(about="14 SEM images of random patterns in 220 nm silicon-on-insulator, each with its design", megabytes=18,
         licence="MIT, National Research Council Canada and McGill University", home="https://github.com/Dusandinho/PreFab",
         layout="sem/NAME.png, design/NAME.png (intent, another size)", files=list(_prefab_files()), info={}),

@@ -13,8 +13,8 @@ import numpy as np, torch
 from safetensors.torch import save as to_safetensors
 from torch import nn
 from torch.nn import functional as F
-from .core import BadInput, atomic_write, seed_for
-from .train import fit, read_tensors
+from .core import BadInput, atomic_write, best_device, read_json, seed_for
+from .train import fit, over_all, ranks, read_tensors
 
 # %% ../nbs/api/42_segnet.ipynb #0d6fbb9d
 ENCODER = "tu-tf_efficientnet_lite0"
@@ -83,9 +83,10 @@ class Crops:
 def segmentation_losses(logits, mask, ignore:int=255)->dict: # (N, C, H, W), (N, H, W) long -> cross_entropy, dice
     "Cross entropy, and 1 - Dice averaged over the classes that are in the batch."
     known = mask != ignore; t = torch.where(known, mask, 0); p = logits.float().softmax(1)*known[:, None]
-    one = F.one_hot(t, logits.shape[1]).permute(0, 3, 1, 2)*known[:, None]; there = one.sum((0, 2, 3)) > 0
-    d = 1 - (2*(p*one).sum((0, 2, 3)) + 1)/((p + one).sum((0, 2, 3)) + 1)
-    return dict(cross_entropy=F.cross_entropy(logits.float(), mask, ignore_index=ignore), dice=d[there].mean())
+    one = F.one_hot(t, logits.shape[1]).permute(0, 3, 1, 2)*known[:, None]
+    both, sizes, n = over_all(torch.stack([o.float().sum((0, 2, 3)) for o in (p*one, p + one, one)])); there, world = n > 0, ranks()[1] # of the whole batch, over the number of processes
+    d = 1 - (2*world*both + 1)/(world*sizes + 1)
+    return dict(cross_entropy=F.cross_entropy(logits.float(), mask, ignore_index=ignore, reduction="sum")/n.sum(), dice=d[there].mean())
 
 class Supervised(nn.Module):
     "A network with its loss, for `train.fit`."
@@ -137,11 +138,12 @@ def save(net, folder, classes=None, **more)->Path: # names of the classes; more 
 def load(folder)->nn.Module: # in eval mode; `classes` holds the names, or None
     "The network that `save` wrote. Raises `BadInput`."
     path = Path(folder)/"config.json"
-    try: c = json.loads(path.read_text()); form, n, encoder = c["format"], c["n_classes"], c["encoder"]
-    except OSError: raise BadInput(f"{folder}: holds no network (no config.json), give the folder of a run's model") from None
-    except (ValueError, KeyError, TypeError): raise BadInput(f"{path}: is not the description of a network, restore it") from None
+    if not path.exists(): raise BadInput(f"{folder}: holds no network (no config.json), give the folder of a run's model")
+    c = read_json(path, dict(format=str), "restore it"); form = c["format"]
     if form != "semiml DeepLabV3+ 1": raise BadInput(f"{folder}: holds something else, {form!r}, give the folder of a run's model")
-    net, state = deeplab(n, encoder, weights=False), read_tensors(Path(folder)/"model.safetensors")[0]; own = net.state_dict()
+    c = read_json(path, dict(n_classes=int, encoder=str, classes=([str], None)), "it is not the description of a network, restore it"); n = c["n_classes"]
+    if not 1 <= n <= 255: raise BadInput(f"{path}: has {n} classes, there are 1 to 255: restore it")
+    net, state = deeplab(n, c["encoder"], weights=False), read_tensors(Path(folder)/"model.safetensors")[0]; own = net.state_dict()
     if bad := [k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape]: raise BadInput(f"{folder}: its weights are another network's ({len(bad)} tensors differ, first {min(bad)})")
     net.load_state_dict(state); net.classes = c.get("classes")
-    return net.eval()
+    return net.to(best_device()).eval()

@@ -150,8 +150,8 @@ def train_translator(
     steps:int=300, n:int=4, size:int=64, width:int=8, lr:float=3e-3, seed:int=0, **how # See `Crops`, `UNet`; settings of `train.fit`
 )->Translator:
     "Train both directions. Raises `BadInput`, `CannotSave`."
-    how = dict(ema_decay=.98, warmup=10, precision="no", progress=False, checkpoint_every=10**9) | how; config = dict(method="translate", cycle=cycle, n=n, size=size, width=width, n_pairs=len(pairs))
-    return fit(Translator(cycle, width, seed), Crops(pairs, n, size, seed), steps, Path(out), lr=lr, seed=seed, config=config, **how)
+    settings:dict = dict(ema_decay=.98, warmup=10, precision="no", progress=False, checkpoint_every=10**9) | how; config = dict(method="translate", cycle=cycle, n=n, size=size, width=width, n_pairs=len(pairs))
+    return fit(Translator(cycle, width, seed), Crops(pairs, n, size, seed), steps, Path(out), lr=lr, seed=seed, config=config, **settings)
 
 # %% ../nbs/api/45_translate.ipynb #45a70026
 def real_pairs(

@@ -62,8 +62,9 @@ class Conv(nn.Module):
         self.body = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), norm, nn.ReLU())
         self.segmentation_head = nn.Conv2d(8, 2, 1)
 
-    def encoder(self, x): return [self.body(x)]
-    def decoder(self, f): return f[0]
+    pretrained, settings = False, {}
+    def encoder(self, x): return [x, x, self.body(x)]
+    def decoder(self, f): return f[2]
     def forward(self, x): return self.segmentation_head(self.body(x))
 
 
@@ -80,8 +81,11 @@ class Blobs:
 def runs(out):
     "All runs, in one process or in those that were launched"
     from semiml.ddpm import patches
-    from semiml.segnet import Crops, Supervised
+    from semiml.sesami.model import build
+    from semiml.sesami.train import train as sesami
+    from semiml.segnet import Crops, Supervised, deeplab
     from semiml.semisup.method import SemiSupervised, Views
+    from semiml.semisup.train import train as semisup
     fit(Net(), Points(), STEPS, out/"whole", **SETTINGS)
     try: fit(Net(), Points(unplugged=7), STEPS, out/"broken", **SETTINGS)
     except InterruptedError: pass
@@ -95,8 +99,12 @@ def runs(out):
     images = [m * 50. + 100 + rng.normal(0, 10, m.shape) for m in masks]
     cutmix = Views(images[:2], masks[:2], images[2:], 4, 4, (32, 32), ("", "colour"), cutmix=True)
     fit(SemiSupervised(Conv(nn.Identity()), 2, tau=0.), cutmix, 3, out/"cutmix", **SETTINGS)
+    masks[0][:, :16] = masks[5][8:] = 255  # what nobody knows: more of it in one process than in the other
+    sesami(images, masks, out/"sesami", build("small", 64), scale="ci", steps=STEPS, objects=4, **SETTINGS | dict(lr=1e-3))
+    semisup(images[:4], masks[:4], images[4:], 2, out/"semisup", "proposed", "ci", STEPS, 4, 4, 32, tau=.6, net=Conv(nn.BatchNorm2d(8)), **SETTINGS)
+    semisup(images[:4], masks[:4], images[4:], 2, out/"deeplab", "unimatch", "ci", 1, 4, 4, 32, tau=0., net=deeplab(2, weights=False), **SETTINGS)
     net = fit(Supervised(Conv(nn.BatchNorm2d(8))), Crops(images, masks, 8, (32, 32)), STEPS, out/"batch_norm", **SETTINGS)
-    (out/f"batch_norm-{ranks()[0]}.txt").write_text(repr({k: v.tolist() for k, v in net.state_dict().items()}))
+    (out/f"batch_norm-{ranks()[0]}.json").write_text(json.dumps({k: v.tolist() for k, v in net.state_dict().items()}))
 
 
 def errors(out):
@@ -136,7 +144,7 @@ def both(tmp_path_factory):
 def curve(run, key="loss"): return np.array([r[key] for r in read_log(run)])
 
 
-@pytest.mark.parametrize("run", ["whole", "broken", "ddpm", "semssl"])
+@pytest.mark.parametrize("run", ["whole", "broken", "ddpm", "sesami", "semisup", "semssl"])
 def test_two_processes_give_the_curve_of_one(both, run):
     one, two = (out/run for out in both)
     for key in ("loss", "grad_norm", "lr"): np.testing.assert_allclose(curve(two, key), curve(one, key), rtol=1e-4)
@@ -163,11 +171,20 @@ def test_pseudo_labels_come_from_the_other_process_too(both):
     for key in ("cross_entropy", "strong"): np.testing.assert_allclose(curve(two, key)[0], curve(one, key)[0], rtol=1e-4)
 
 
-def test_with_batch_norm_the_curve_is_close(both):
+def test_deeplab_starts_with_the_loss_of_one_process(both):
+    # later it goes its own way, in one process too: fifty layers of batch norm, not trained yet, make of a change of 1e-7 in the weights one of 1e-3 in the next loss
+    one, two = ([json.loads(r) for r in (out/"deeplab"/"log.jsonl").read_text().splitlines()][0] for out in both)
+    assert one.keys() == two.keys() >= {"cross_entropy", "dice", "strong", "features", "share"}
+    for key in ("cross_entropy", "dice", "strong", "features"): np.testing.assert_allclose(two[key], one[key], rtol=1e-4)
+    np.testing.assert_allclose(two["grad_norm"], one["grad_norm"], rtol=.05)
+
+
+def test_batch_norm_is_that_of_the_whole_batch(both):
     one, two = (curve(out/"batch_norm") for out in both)
-    np.testing.assert_allclose(two, one, rtol=.1)
-    weights = [(out/f"batch_norm-{rank}.txt").read_text() for out, rank in ((both[0], 0), (both[1], 0), (both[1], 1))]
-    assert weights[1] == weights[2] != weights[0]  # statistics, too, are the same in all processes at the end
+    np.testing.assert_allclose(two, one, rtol=1e-4)
+    weights = [json.loads((out/f"batch_norm-{rank}.json").read_text()) for out, rank in ((both[0], 0), (both[1], 0), (both[1], 1))]
+    assert weights[1] == weights[2] and weights[0].keys() == weights[1].keys()  # statistics, too, are the same in all processes at the end
+    for k, v in weights[0].items(): np.testing.assert_allclose(weights[1][k], v, rtol=1e-3, atol=1e-4)
     assert max(one[-1], two[-1]) < .9 * min(one[0], two[0])
 
 

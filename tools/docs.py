@@ -97,7 +97,8 @@ def processed(build):
         nbformat.write(nb, path)
     cfg = yaml.safe_load((ROOT / "_quarto.yml").read_text())
     side = cfg["website"]["sidebar"]
-    side["contents"] = [o for o in side["contents"] if "section" not in o or any(build.glob(o["contents"]))]
+    globs = lambda o: [o["contents"]] if isinstance(o["contents"], str) else o["contents"]
+    side["contents"] = [o for o in side["contents"] if "section" not in o or any(any(build.glob(g)) for g in globs(o))]
     (build / "_quarto.yml").write_text(yaml.safe_dump(cfg, sort_keys=False))
 
 
@@ -154,8 +155,10 @@ def site(out):
         if shutil.which("quarto"): subprocess.run(["quarto", "render", "--no-execute"], cwd=build, check=True)
         else:
             for w in smalldocs(build, quiet=True).warnings:
-                if not re.search(r"output-file|html-math-method", w): print(w)  # both are dealt with here
+                if not re.search(r"output-file|html-math-method|respect-user-color-scheme", w): print(w)  # dealt with here, or what it does anyway
             offline(build / "_docs")
+        for css in (build / "_docs").rglob("*.css"):  # a theme that asks for its font; the reader's own will do
+            css.write_text(re.sub(r"@import url\(['\"]?https?:[^)]*\);?", "", css.read_text()))
         shutil.rmtree(out, ignore_errors=True)
         shutil.move(build / "_docs", out)
     print(f"{out}: {len(list(out.rglob('*.html')))} pages; open {out / 'index.html'} in a browser")

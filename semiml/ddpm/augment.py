@@ -48,7 +48,7 @@ def operate(
     if not (0 if name in NOISE else -1) <= strength <= 1: raise BadInput(f"{name} with strength {strength:g}: give {0 if name in NOISE else -1} to 1")
     if name in NOISE: return PERTURBATIONS[name](x[None], seeded(seed_for(0, "operate", seed)), float(strength))[0][0].clamp(-1.5, 1.5), labels
     where = inside(affine(name, strength), x.shape[-2:], np.random.default_rng(seed_for(0, "operate", seed)).uniform(-1, 1, 2))
-    if labels is not None: labels = read(labels[None, None].double(), *where, "nearest")[0, 0].round().to(labels.dtype)
+    if labels is not None: labels = read(labels[None, None].double(), *where, mode="nearest")[0, 0].round().to(labels.dtype)
     return read(x[None], *where)[0], labels
 
 def trivial(x, seed=0, labels=None, share:float=.5, operations=OPERATIONS)->tuple: # (x, labels, code (len(operations),))

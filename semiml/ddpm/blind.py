@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
-from ..core import BadInput, CannotSave, seed_for
+from ..core import BadInput, CannotSave, parse_json, seed_for
 from ..metrics import wilson
 from ..sesami.edit import append_line, png
 
@@ -45,8 +45,8 @@ def read_votes(
     for i, line in enumerate(path.read_bytes().splitlines() if path.exists() else [], 1):
         if not line.strip(): continue
         try:
-            v = json.loads(line); key = v["test"], v["seed"], tuple(v["of"]), v["expert"], v["pair"]
-            if v["vote"] not in (*CHOICES, "undone") or not 0 <= v["pair"] < v["of"][2]: raise ValueError
+            v = parse_json(line, dict(test=str, seed=int, of=[int], expert=str, pair=int, vote=str)); key = v["test"], v["seed"], tuple(v["of"]), v["expert"], v["pair"]
+            if v["vote"] not in (*CHOICES, "undone") or len(v["of"]) != 3 or not 0 <= v["pair"] < v["of"][2] or max(v["of"]) > 10**5: raise ValueError
         except (ValueError, KeyError, TypeError, IndexError): damaged.append((i, line.decode(errors="replace"))); continue
         votes = [o for o in votes if (o["test"], o["seed"], tuple(o["of"]), o["expert"], o["pair"]) != key] # taken back, or voted again
         if v["vote"] != "undone": votes.append(v)

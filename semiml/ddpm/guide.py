@@ -14,7 +14,7 @@ from diffusers import DDPMScheduler
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from safetensors.torch import save as to_safetensors
 from torch import nn
-from ..core import BadInput, atomic_write, seed_for
+from ..core import BadInput, atomic_write, read_json, seed_for
 from .model import PatchDDPM, pyramid, upsample
 from ..train import drawn, fit, read_tensors
 
@@ -61,7 +61,7 @@ class NoisyClassifier(nn.Module):
         channels=(16, 32, 64), low:bool=True # a stage each, of half the resolution of the one before; whether the coarser level is looked at
     ):
         super().__init__()
-        self.config = dict(format="semiml NoisyClassifier 1", classes=classes, targets=targets, of=of, mean=float(mean), sd=float(sd), channels=list(channels), low=low)
+        self.config:dict = dict(format="semiml NoisyClassifier 1", classes=classes, targets=targets, of=of, mean=float(mean), sd=float(sd), channels=list(channels), low=low)
         self.scheduler = DDPMScheduler(**of["schedule"])
         self.register_buffer("abar", self.scheduler.alphas_cumprod.clone(), persistent=False)
         emb = 4*channels[0]; self.time, self.time_mlp, self.level = Timesteps(channels[0], True, 0), TimestepEmbedding(channels[0], emb), nn.Embedding(of["levels"], emb)
@@ -140,14 +140,13 @@ def save_classifier(classifier:NoisyClassifier, folder:str|Path):
 def load_classifier(folder:str|Path, model:PatchDDPM|None)->NoisyClassifier: # the model to be guided; None to look at the classifier by itself
     "Read what `save_classifier` wrote, to `folder` or to `folder/classifier`. Raises `BadInput`: missing, cut short, damaged, or trained for another kind of model."
     folder = Path(folder)/"classifier" if (Path(folder)/"classifier").is_dir() else Path(folder)
-    try: config = json.loads(text := (path := folder/"classifier.json").read_text())
-    except FileNotFoundError: raise BadInput(f"{folder}: holds no finished classifier (no classifier.json); train one, or resume its training") from None
-    except (OSError, ValueError): raise BadInput(f"{path}: is damaged (not JSON); restore it or train again") from None
-    if not isinstance(config, dict) or config.pop("format", None) != "semiml NoisyClassifier 1": raise BadInput(f"{path}: is not a semiml classifier's; give the folder of a classifier's run")
+    if not (path := folder/"classifier.json").is_file(): raise BadInput(f"{folder}: holds no finished classifier (no classifier.json); train one, or resume its training")
+    config, text = read_json(path, {}, "restore it or train again"), path.read_text()
+    if config.pop("format", None) != "semiml NoisyClassifier 1": raise BadInput(f"{path}: is not a semiml classifier's; give the folder of a classifier's run")
     tensors, meta = read_tensors(folder/"classifier.safetensors")
     if meta.get("config") != text: raise BadInput(f"{folder}: classifier.json and classifier.safetensors are not of one run; give the folder of one run")
     try: (classifier := NoisyClassifier(**config)).load_state_dict(tensors)
-    except (TypeError, KeyError, RuntimeError) as e: raise BadInput(f"{path}: settings and weights do not belong together ({str(e).splitlines()[0]}); train again") from None
+    except (TypeError, KeyError, RuntimeError, ValueError, AttributeError, IndexError, AssertionError, ArithmeticError) as e: raise BadInput(f"{path}: settings and weights do not belong together ({' '.join(str(e).split())[:200]}); train again") from None
     if model is not None: check_fits(classifier, model)
     return classifier.eval()
 

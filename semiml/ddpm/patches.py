@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core import BadInput, best_precision, seed_for
+from ..core import BadInput, best_precision, read_json, seed_for
 from .augment import OPERATIONS, trivial
 from .model import PatchDDPM, condition_planes, coordinates, pyramid, save, upsample
 from ..train import fit, ranks
@@ -23,7 +23,7 @@ def training_size(
     shape:tuple[int, int], # (H, W) of the images as they are
     max_side:int, # longest side wanted
     multiple:int=32 # both sides divide by this
-)->tuple[int, int]:
+)->tuple: # (H, W)
     "The (H, W) nearest to the aspect ratio of `shape` with its longer side at most `max_side`. Raises `BadInput` if the images are smaller."
     scale = min(1, max_side/max(shape))
     size = tuple(max(multiple, round(s*scale/multiple)*multiple) for s in shape)
@@ -174,7 +174,7 @@ def _step_seconds(model, stage, repeats=2):
     return (time.perf_counter() - t0)/repeats
 
 # %% ../../nbs/api/51_ddpm_patches.ipynb #6e89fd5c
-SCALES = {
+SCALES:dict = {
     "ci": dict(max_side=64, levels=2, channels=(8, 16, 16), patch=16, pixels=2048, steps=20),
     "cpu": dict(max_side=256, levels=None, channels=(32, 64, 96, 128), patch=64, pixels=32_768, minutes=8),
     "paper": dict(max_side=1024, levels=None, channels=(64, 128, 192, 256), patch=128, pixels=524_288, steps=60_000),
@@ -231,6 +231,5 @@ def _check_conditions(images, processes, maps, classes):
 def resumed_stages(out)->list[dict]:
     "The stages of the run in folder `out`. Raises `BadInput`."
     path = Path(out)/"config.json"
-    try: return json.loads(path.read_text())["stages"]
-    except FileNotFoundError: raise BadInput(f"{out}: holds no run to resume (no config.json); start one without resume") from None
-    except (ValueError, KeyError): raise BadInput(f"{path}: is damaged or not a DDPM's; restore it, or start a new run in another folder") from None
+    if not path.exists(): raise BadInput(f"{out}: holds no run to resume (no config.json); start one without resume")
+    return read_json(path, dict(stages=[dict(batch=int, steps=int)]), "it is damaged or not a DDPM's; restore it, or start a new run in another folder")["stages"]

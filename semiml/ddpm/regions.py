@@ -144,10 +144,10 @@ def features(
                     return _activations(model, blocks, (cut(noisy), int(t)*each, cut(low), cut(place), level*each), (stats, fades) if len(windows) > 1 else None)
                 if len(windows) > 1: run(some, torch.tensor(np.stack([o[-1] for o in some]), device=device)) # only learns the statistics
                 for i, m, j, l, fade in windows:
-                    k = at*(len(out)//len(times)); fade = fade.reshape(m//stride, stride, l//stride, stride).mean((1, 3))/n_noise
+                    plane = at*(len(out)//len(times)); fade = fade.reshape(m//stride, stride, l//stride, stride).mean((1, 3))/n_noise
                     for f in run([(i, m, j, l, fade)]):
                         f = F.interpolate(f, fade.shape, mode="bilinear", align_corners=False)[0].clamp(-6e4, 6e4).cpu().numpy()
-                        room = out[k:k+len(f), i//stride:, j//stride:][:, :m//stride, :l//stride]; k += len(f)
+                        room = out[plane:plane+len(f), i//stride:, j//stride:][:, :m//stride, :l//stride]; plane += len(f)
                         room += (f*fade)[:, :room.shape[1], :room.shape[2]].astype(np.float16) # what was padded does not fit in
     return np.load(path, mmap_mode="r") if path else out
 
@@ -239,7 +239,7 @@ def untrained(model, images, n:int=None, seed:int=0, **options)->list:
 # %% ../../nbs/api/57_ddpm_regions.ipynb #57c00029
 METHODS = dict(otsu=otsu, kmeans_gray=kmeans_gray, slic_kmeans=slic_kmeans, texture=texture, untrained=untrained, regions=regions)
 _SMOOTH = [dict(sigma=s) for s in (0, .7, 1, 1.5, 2, 2.5, 3, 4)]
-GRIDS = dict(otsu=_SMOOTH, kmeans_gray=_SMOOTH, slic_kmeans=[dict(area=a, compactness=c) for a in (15, 30, 60, 120) for c in (.03, .1)], # eight settings each
+GRIDS:dict = dict(otsu=_SMOOTH, kmeans_gray=_SMOOTH, slic_kmeans=[dict(area=a, compactness=c) for a in (15, 30, 60, 120) for c in (.03, .1)], # eight settings each
     texture=[dict(sigma_min=a, sigma_max=b, method=m) for a in (.5, 1) for b in (8, 16) for m in ("gmm", "kmeans")])
 GRIDS["regions"] = GRIDS["untrained"] = [dict(times=t, blocks=b, method=m) for t in ((50,), (50, 150, 250)) for b in (None, ("up1", "up2")) for m in ("gmm", "kmeans")]
 

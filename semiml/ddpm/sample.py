@@ -22,7 +22,7 @@ def make_scheduler(
     model:PatchDDPM, steps:int
 ):
     "A diffusers scheduler with the betas and the prediction type of the model, set to `steps` steps. Raises `BadInput`."
-    kinds = dict(ddpm=(DDPMScheduler, dict(clip_sample=False)), ddim=(DDIMScheduler, dict(clip_sample=False)),
+    kinds:dict = dict(ddpm=(DDPMScheduler, dict(clip_sample=False)), ddim=(DDIMScheduler, dict(clip_sample=False)),
                  **{"dpm++": (DPMSolverMultistepScheduler, dict(algorithm_type="sde-dpmsolver++", solver_order=2))})
     if sampler not in kinds: raise BadInput(f"sampler {sampler!r} is not known; choose one of {', '.join(kinds)}")
     most = len(model.scheduler.betas)

@@ -36,6 +36,7 @@ _COLUMNS = ("feature", "index", "quantity", "value", "sigma", "unit", "definitio
 
 class Table(str):
     "Text that shows itself as HTML in a notebook."
+    html:str
     def __repr__(self): return str(self)
     def _repr_html_(self): return self.html
 

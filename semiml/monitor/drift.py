@@ -11,7 +11,7 @@ __all__ = ['CAUSES', 'kl', 'image_stats', 'tail', 'held_out', 'lot_z', 'holm', '
 import json, math, sys
 from pathlib import Path
 import numpy as np, scipy # scipy.stats is heavy, and is loaded where it is first used
-from ..core import BadInput, atomic_write, seed_for
+from ..core import BadInput, atomic_write, looks_like, read_json, seed_for
 from .profile import _plain, features, fit, fits, gray_range, load, lot_means, profile_id, save
 
 # %% ../../nbs/api/88_monitor_drift.ipynb #88b00008
@@ -101,7 +101,7 @@ def judge_lot(profile:dict, stats:dict, state:dict=None)->tuple: # of `lot_stats
     return r, (start(profile) if alarms else new)
 
 # %% ../../nbs/api/88_monitor_drift.ipynb #88b00022
-CAUSES = { # signature of the first text; the opposite moves have the second
+CAUSES:dict = { # signature of the first text; the opposite moves have the second
     "dose": (dict(noise=1, grain=1), "dose lower (noisier)", "dose higher"),
     "focus": (dict(sharpness=-1, edge_density=-.3), "focus worse (or a wider beam)", "sharper than the reference"),
     "charging": (dict(mean=-1, dark=-1, bright=-1, shading=-.7), "charging stronger (or an offset lower)", "charging weaker (or an offset higher)"),
@@ -153,6 +153,8 @@ def check_folder(profile:dict, folder, lots:int=None, pixel_size_nm:float=None, 
     names, owner, image = read_lots(folder, lots); owner = owner or [Path(folder).resolve().name]*len(names); state = state or dict(profile=profile_id(profile), memory=None, lots=[]); lines, drift = [], []
     if state["profile"] != profile_id(profile): raise BadInput("the state is of another profile: start a new one")
     if again := sorted(set(owner) & set(state["lots"])): raise BadInput(f"lot {again[0]!r} is counted in the state already: check new lots only, or without a state")
+    F = len(profile["names"])
+    if (m := state["memory"]) and [*map(len, [m["sums"], m["length"]]), *map(len, (*m["sums"], *m["length"], *m["recent"]))] != [2, 2] + [F]*(4 + len(m["recent"])): raise BadInput("the state is damaged: start a new one")
     memory = state["memory"] and {k: np.array(v) if k != "recent" else [np.array(z) for z in v] for k, v in state["memory"].items()}; L, key = profile["limits"], profile["names"]
     for lot in tqdm(sorted(set(owner)), desc="lots", disable=not progress):
         idx, rows = [i for i, o in enumerate(owner) if o == lot], []
@@ -174,13 +176,12 @@ def drift_fit(args):
     if P["n_lots"] < 30: print(f"semiml: {P['n_lots']} lots are few, so limits are wide and slow drift is found late: 30 or more are better", file=sys.stderr)
 
 def _state(path):
-    try: s = json.loads(Path(path).read_text()); return dict(profile=s["profile"], memory=s["memory"], lots=list(s["lots"]))
-    except FileNotFoundError: return None
-    except (ValueError, OSError, KeyError, TypeError): raise BadInput(f"{path}: cannot be read as a state of semiml drift check, remove it to start again") from None
+    like = dict(profile=str, lots=[str], memory=(None, dict(sums=[[float]], length=[[int]], recent=[[float]])))
+    return read_json(path, like, "it cannot be read as a state of semiml drift check, remove it to start again") if Path(path).exists() else None
 
 def drift_check(args)->int: # exit code
     P = load(args.profile)
-    if "limits" not in P: raise BadInput(f"{args.profile}: has no limits, make it with semiml drift fit")
+    if not looks_like(P.get("limits"), dict.fromkeys(("alpha", "distance", "kl", "p", "k", "h"), float)): raise BadInput(f"{args.profile}: has no limits, make it with semiml drift fit")
     lines, state = check_folder(P, args.folder, args.lots, args.pixel_size, args.state and _state(args.state), sys.stderr.isatty())
     if args.out: atomic_write(args.out, "".join(json.dumps(o) + "\n" for o in lines))
     if args.state: atomic_write(args.state, json.dumps(state))

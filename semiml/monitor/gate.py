@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 import numpy as np, scipy # scipy.stats is heavy, and is loaded where it is first used
-from ..core import BadInput, CannotSave, atomic_write
+from ..core import BadInput, CannotSave, atomic_write, looks_like, parse_json, read_json
 
 # %% ../../nbs/api/89_monitor_gate.ipynb #89a00007
 def image_scores(pred, truth, n:int, ignore:int=255)->tuple: # (H, W) class numbers each; number of classes -> iou (n,), invented (n,)
@@ -74,9 +74,13 @@ def _now(): return datetime.now(timezone.utc).isoformat(timespec="seconds")
 def _who(by):
     try: return by or getpass.getuser()
     except (KeyError, OSError): raise BadInput("who asks is not known on this machine, give a name with --by") from None
-def _json(path, what): # dict, or None where there is none
-    try: return json.loads(path.read_text()) if path.exists() else None
-    except (ValueError, OSError): raise BadInput(f"{path}: cannot be read as {what}, restore it from a backup") from None
+def _json(path, what, like): # dict, or None where there is none; for `like` see `core.looks_like`
+    return read_json(path, like, f"it cannot be read as {what}, restore it from a backup") if path.exists() else None
+
+_FROZEN = dict(data=str, alpha=float, margin=float, comparisons=int, by=str, when=str)
+_HELD = _FROZEN | dict(classes=[str], grouped=bool, sha256=str, rules_sha=(str, None), files={...: dict.fromkeys(("group", "image", "mask", "image_sha", "mask_sha", "pixels"), str)})
+_LINES = dict(frozen=_FROZEN | dict(holdout=str, images=int, groups=int), promoted=dict(what=str, model=str, sha256=str, replaces=(str, None), by=str, when=str, source=str, test={}), # of the history
+              compared=dict(comparison=int, candidate=str, against=str, holdout=str, by=str, when=str, test=dict(gain=float, p=float, passes=bool)))
 
 def fingerprints(ds)->dict: # {name: dict(group, image, mask: paths in the folder, image_sha, mask_sha, pixels)}
     "What is kept of each image of a data set."
@@ -97,7 +101,7 @@ def freeze(registry, data, by:str=None, alpha:float=.05, margin:float=.03, compa
     rules = ds.root/"dataset.json"                                                                      # may say how the colours of a mask are read
     rule = dict(alpha=alpha, margin=margin, comparisons=int(comparisons)); body = dict(format="semiml hold-out 1", data=str(ds.root.resolve()), classes=list(ds.classes), grouped=bool(ds.groups), **rule, rules_sha=file_sha(rules) if rules.exists() else None, files=files)
     with locked(registry, make=True):
-        old = [_json(p, "a hold-out") for p in sorted(registry.glob("holdout*.json"))]; path = registry/"holdout.json"
+        old = [_json(p, "a hold-out", _HELD) for p in sorted(registry.glob("holdout*.json"))]; path = registry/"holdout.json"
         if old and not replace: raise BadInput(f"{registry}: has a hold-out already, which stays; when it is spent, replace it by images that it does not hold")
         used = {f["pixels"] for o in old for f in o["files"].values()}
         if twice := [k for k, f in files.items() if f["pixels"] in used]: raise BadInput(f"{ds.root}: {twice[0]} was in a hold-out before and is spent, give other images")
@@ -109,7 +113,7 @@ def freeze(registry, data, by:str=None, alpha:float=.05, margin:float=.03, compa
 def holdout(registry)->tuple: # record, Dataset of its images in the order of the record
     "The hold-out, after a look at every file. Raises `BadInput` where one has changed."
     from semiml.datasets import open_dataset
-    rec = _json(Path(registry)/"holdout.json", "a hold-out"); tell = "the hold-out is frozen: restore the file"
+    rec = _json(Path(registry)/"holdout.json", "a hold-out", _HELD); tell = "the hold-out is frozen: restore the file"
     if rec is None: raise BadInput(f"{registry}: is no registry, make one with semiml gate init {registry} --hold-out FOLDER")
     if _sha({k: v for k, v in rec.items() if k not in ("sha256", "by", "when")}) != rec["sha256"]: raise BadInput(f"{registry}/holdout.json: was edited since {rec['when']}, but the rules are frozen with the hold-out: restore the file")
     root = Path(rec["data"]); frozen = [(f[k], f[f"{k}_sha"]) for f in rec["files"].values() for k in ("image", "mask")] + [("dataset.json", rec["rules_sha"])]*bool(rec["rules_sha"])
@@ -117,6 +121,7 @@ def holdout(registry)->tuple: # record, Dataset of its images in the order of th
         if not (p := root/name).is_file(): raise BadInput(f"{p}: is gone, but {tell}")
         if file_sha(p) != sha: raise BadInput(f"{p}: has changed since {rec['when']}, but {tell}")
     ds = open_dataset(root, masks=True, allow_mixed_pixel_size=True, check=False)
+    if not 0 < rec["alpha"] < .5 or not 0 < rec["margin"] < 1 or rec["comparisons"] < 1 or (odd := rec["files"].keys() - set(ds.names)) or not rec["files"]: raise BadInput(f"{registry}/holdout.json: does not belong to the images in {root}, but {tell}")
     return rec, ds.subset([ds.names.index(n) for n in rec["files"]])
 
 # %% ../../nbs/api/89_monitor_gate.ipynb #89a00022
@@ -140,18 +145,20 @@ def _append(registry, record):
 
 def promoted(registry)->dict|None: # the line of the history: model (folder in models/), sha256, by, when, replaces, test, ...
     "Which model is in use. Raises `BadInput`."
-    return _json(Path(registry)/"promoted.json", "the promoted model")
+    now = _json(path := Path(registry)/"promoted.json", "the promoted model", _LINES["promoted"])
+    if now and Path(now["model"]).name != now["model"]: raise BadInput(f"{path}: names a model outside of {registry}, restore it from a backup")
+    return now
 
 def read_lines(path)->list: # of what `append_line` wrote, without what cannot be read, such as half a line of a killed process
     out = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
-        try: out.append(json.loads(line))
+        try: out.append(parse_json(line, {}))
         except ValueError: pass
     return out
 
 def history(registry, pending:bool=True)->list: # of dicts, the oldest first; with a promotion whose line a killed process did not write
     "What happened: frozen, compared, promoted."
-    out = read_lines(Path(registry)/"history.jsonl"); return out + ([now] if pending and (now := promoted(registry)) and now not in out else [])
+    out = [r for r in read_lines(Path(registry)/"history.jsonl") if isinstance(r.get("what"), str) and looks_like(r, _LINES.get(r["what"], None))]; return out + ([now] if pending and (now := promoted(registry)) and now not in out else [])
 
 # %% ../../nbs/api/89_monitor_gate.ipynb #89a00024
 def predictions(folder, rec, ds)->list: # of (H, W)
@@ -197,7 +204,7 @@ def check(registry, candidate, by:str=None, promote:bool=False, trained_on=())->
         try:
             try: shutil.copytree(source, new)
             except OSError as e: raise CannotSave(e.errno or 5, f"{registry}: the candidate cannot be copied there ({e}), free or change the folder and run again") from e
-            no_leak(rec, (_json(new/"config.json", "a description") or {}).get("trained_on", ()), trained_on)
+            no_leak(rec, (_json(new/"config.json", "a description", ({}, dict(trained_on=[str]))) or {}).get("trained_on", ()), trained_on)
             v = _verdict(registry, rec, ds, new, sha := folder_sha(new), by)
             if promote and v["passes"]: _promote(registry, new, sha, by, candidate, v)
             return v | dict(promoted=promote and v["passes"])

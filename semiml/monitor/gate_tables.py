@@ -17,7 +17,7 @@ from ..reproduce import cell, once
 from ..sim import tem
 
 # %% ../../nbs/api/99_monitor_gate_tables.ipynb #99d00005
-SCALES = dict( # lamellae, drawings of each model, trials, images of a lamella; lamellae of the hold-out in the table, and in the curve
+SCALES:dict = dict( # lamellae, drawings of each model, trials, images of a lamella; lamellae of the hold-out in the table, and in the curve
     ci=dict(lamellae=14, drawings=6, trials=12, per=2, at=12, curve=(6, 12), shape=(64, 96), five=4),
     cpu=dict(lamellae=60, drawings=24, trials=200, per=3, at=16, curve=(4, 6, 8, 12, 16, 24, 32, 48), shape=(96, 128), five=200),
     paper=dict(lamellae=60, drawings=100, trials=2000, per=3, at=16, curve=(4, 6, 8, 12, 16, 24, 32, 48), shape=(96, 128), five=2000))

@@ -12,7 +12,7 @@ import hashlib, json, math
 from pathlib import Path
 import numpy as np
 from scipy.ndimage import convolve, gaussian_filter
-from ..core import BadInput, atomic_write
+from ..core import BadInput, atomic_write, read_json
 
 # %% ../../nbs/api/88_monitor_profile.ipynb #88a00005
 TOOL = dict(inside=.7, outside=.36, bloom=.8, bloom_nm=3.5, halo=.1, halo_nm=6., beam_nm=1.4, dose_e_per_px=60., yield_=.8, read_e=1., charging=.06, charging_px=40., charging_memory=.2, # see `sim.sem_image.SETTINGS`
@@ -138,6 +138,7 @@ def fit(
                 hist=np.asarray(seen["hist"])[~odd].sum(0).astype(float), smooth=float(smooth), psd_mean=psd.mean(0), psd_spread=psd.std(0), residuals=(res*np.sqrt(n/np.maximum(n - 1, 1))[k][:, None]/within)[n[k] > 1][:2000])
 
 # %% ../../nbs/api/88_monitor_profile.ipynb #88a00023
+_FORM = dict(format=str, pixel_size_nm=([float], None), shape=([int], None), gray=[float], names=[str], smooth=float) # of the rest of a file
 _ARRAYS = "middle spread centre within between precision corr hist psd_mean psd_spread residuals".split()
 
 def gray_range(low:float, high:float)->tuple: # smallest and largest gray value of all reference images
@@ -163,8 +164,13 @@ def _plain(o):
 def save(profile:dict, path): atomic_write(path, json.dumps(_plain(profile))) # raises `CannotSave`
 def load(path)->dict:
     "A saved profile. Raises `BadInput`."
-    try: P = json.loads(Path(path).read_text())
-    except (OSError, ValueError): raise BadInput(f"{path}: cannot be read as a profile, make one with semiml drift fit FOLDER --out {path}") from None
-    if not isinstance(P, dict) or P.get("format") != FORMAT: raise BadInput(f"{path}: is no drift profile of this version, make one with semiml drift fit")
-    try: return P | {k: np.array(P[k], float) for k in _ARRAYS}
-    except (KeyError, TypeError, ValueError): raise BadInput(f"{path}: is damaged, make the profile again with semiml drift fit") from None
+    again = f"cannot be read as a profile, make one with semiml drift fit FOLDER --out {path}"; P = read_json(path, {}, again)
+    if P.get("format") != FORMAT: raise BadInput(f"{path}: is no drift profile of this version, make one with semiml drift fit")
+    P = read_json(path, _FORM, again)
+    try: P |= {k: np.array(P[k], float) for k in _ARRAYS}
+    except ValueError: raise BadInput(f"{path}: is damaged, {again}") from None
+    F = len(P["names"]); shapes = {k: (F,) for k in ("middle", "spread", "centre", "within", "between")} | dict(precision=(F, F), corr=(F, F), hist=P["hist"].shape[:1], psd_mean=(len(BANDS) - 1,), psd_spread=(len(BANDS) - 1,), residuals=(len(P["residuals"]), F))
+    wrong = [k for k, s in shapes.items() if P[k].shape != s or not np.isfinite(P[k]).all()] + [k for k in P["names"] if k not in SCALARS]
+    if wrong or not F or not len(P["hist"]) or min(P["spread"].min(), P["within"].min()) <= 0 or len(P["gray"]) != 2 or not P["gray"][0] < P["gray"][1] or any(P[k] is not None and (len(P[k]) != 2 or min(P[k]) <= 0) for k in ("shape", "pixel_size_nm")):
+        raise BadInput(f"{path}: is damaged ({wrong[0] if wrong else 'its numbers'}), {again}")
+    return P

@@ -11,7 +11,7 @@ import json, sys, time
 from collections import Counter
 from pathlib import Path
 import numpy as np, scipy
-from ..core import BadInput, atomic_write
+from ..core import BadInput, atomic_write, looks_like
 from .gate import _json, _now, _who, holdout, locked, no_leak, pixel_sha, read_lines
 
 # %% ../../nbs/api/89_monitor_retrain.ipynb #89b00005
@@ -49,7 +49,7 @@ def judged(folder)->tuple: # accepted, all
 
 def lines(pool)->list: # of dicts, the oldest first
     "What came into a pool, when and from whom."
-    return read_lines(Path(pool)/"reviewed.jsonl")
+    return [r for r in read_lines(Path(pool)/"reviewed.jsonl") if looks_like(r, dict(name=str, pixels=str, mask_sha=str, group=(str, None))) and Path(r["name"]).name == r["name"]]
 
 # %% ../../nbs/api/89_monitor_retrain.ipynb #89b00012
 def collect(
@@ -61,14 +61,14 @@ def collect(
     from semiml.micrograph import Micrograph, read_mask, write, write_mask
     from semiml.sesami.edit import append_line
     pool, by, at = Path(pool), _who(by), None if isinstance(images, dict) else {n: i for i, n in enumerate(images.names)}
-    found, classes = reviewed(folder), classes or (_json(Path(folder)/"dataset.json", "a description") or {}).get("classes")
+    found, classes = reviewed(folder), classes or (_json(Path(folder)/"dataset.json", "a description", {}) or {}).get("classes")
     if not found: raise BadInput(f"{folder}: nothing was reviewed there (no log.jsonl with masks/), give the folder of an annotation")
-    if not classes: raise BadInput(f"{folder}: does not name its classes, give them")
+    if not classes or not looks_like(list(classes), [str]): raise BadInput(f"{folder}: does not name its classes, give them")
     if odd := sorted(found.keys() - (images if at is None else at).keys()): raise BadInput(f"{folder}: {odd[0]!r} was reviewed, but its image is not there, give all images")
-    groups = groups or ({} if at is None or not images.groups else dict(zip(images.names, images.groups))); held = holdout(registry)[0] if registry else dict(files={}, grouped=False)
+    groups = groups or ({} if at is None or not images.groups else dict(zip(images.names, images.groups))); held:dict = holdout(registry)[0] if registry else dict(files={}, grouped=False)
     own, lamellae, count = {f["pixels"] for f in held["files"].values()}, {f["group"] for f in held["files"].values()} if held["grouped"] else set(), Counter(added=0, updated=0, known=0, held_out=0, unfinished=0)
     with locked(pool, make=True):
-        if (old := _json(pool/"dataset.json", "a description")) and old["classes"] != list(classes): raise BadInput(f"{folder}: its classes are {classes}, but those of {pool} are {old['classes']}: start another pool")
+        if (old := _json(pool/"dataset.json", "a description", dict(classes=[str]))) and old["classes"] != list(classes): raise BadInput(f"{folder}: its classes are {classes}, but those of {pool} are {old['classes']}: start another pool")
         known = {r["pixels"]: r for r in lines(pool)}
         for name, r in sorted(found.items()):
             m = images[name if at is None else at[name]]; m = m if isinstance(m, Micrograph) else Micrograph(np.asarray(m, np.float32)); h, mask = pixel_sha(m.pixels), read_mask(r["mask"], classes)
@@ -86,7 +86,7 @@ def collect(
 # %% ../../nbs/api/89_monitor_retrain.ipynb #89b00019
 def read_state(pool)->dict: # at: seconds since 1970, None: never; lines: reviews at that time
     "For `due`. Raises `BadInput`."
-    return dict(at=None, lines=0) | (_json(Path(pool)/"state.json", "the state of a pool") or {})
+    return dict(at=None, lines=0) | (_json(Path(pool)/"state.json", "the state of a pool", dict(at=(float, None), lines=int)) or {})
 
 def n_new(pool)->int: return len(lines(pool)) - read_state(pool)["lines"] # reviews since the last training
 

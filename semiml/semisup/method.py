@@ -14,7 +14,7 @@ from ..augment import follow, perturb
 from ..core import BadInput, seed_for
 from ..filters import gaussian_blur, seeded
 from ..segnet import Crops, segmentation_losses
-from ..train import ranks, share_of
+from ..train import drawn, over_all, ranks, share_of
 
 # %% ../../nbs/api/70_semisup_method.ipynb #5e700006
 TEM = "sample", "machine", "post", "sample+machine"
@@ -112,17 +112,17 @@ class SemiSupervised(nn.Module):
         if score:
             seen = out[len(weak):] if together else self.net(strong.flatten(0, 1)); loss = self._cross_entropy(seen, labels.flatten(0, 1), weights.flatten(0, 1))[1].view(S, -1)
             best = loss.argmax(0), torch.arange(len(weak), device=loss.device); strong, labels, weights = (a[best][None] for a in (strong, labels, weights))
-        self.net.train(mode); ok = (confidence >= self.tau) & batch["known"]; self._watch(label[ok], ok.sum()/batch["known"].sum().clamp(min=1))
+        self.net.train(mode); ok = (confidence >= self.tau) & batch["known"]; self._watch(label[ok], over_all(ok.sum().float())/over_all(batch["known"].sum().float()).clamp(min=1))
         return (strong, labels, weights), (label, ok)
 
     def _watch(self, labels, sure):
-        share = torch.bincount(labels.flatten(), minlength=self.n_classes)/max(labels.numel(), 1); keep = min(.95, float(self.steps)/(float(self.steps) + 1))
+        count = over_all(torch.bincount(labels.flatten(), minlength=self.n_classes).float()); share = count/count.sum().clamp(min=1); keep = min(.95, float(self.steps)/(float(self.steps) + 1))
         self.share.mul_(keep).add_((1 - keep)*share); self.sure.mul_(keep).add_((1 - keep)*sure); self.steps += 1
 
     @staticmethod
     def _cross_entropy(logits, labels, weights): # the mean over all known pixels, and that of each image
         known = labels != 255; e = F.cross_entropy(logits.float(), torch.where(known, labels, 0), reduction="none")*weights
-        return e.sum()/known.sum().clamp(min=1), e.sum((-2, -1))/known.sum((-2, -1)).clamp(min=1)
+        return e.sum()/over_all(known.sum().float()).clamp(min=1), e.sum((-2, -1))/known.sum((-2, -1)).clamp(min=1)
 
     def loss(self, batch)->dict:
         "cross_entropy and dice of the labels; strong and features of the pseudo-labels."
@@ -131,7 +131,7 @@ class SemiSupervised(nn.Module):
         (strong, labels, weights), (label, ok) = self.targets(batch); k = strong.flatten(0, 1); parts = [x, k] + ([batch["weak"]] if self.features else [])
         f = list(self.net.encoder(torch.cat(parts)))
         if self.features: # dropout of whole channels, of the features that the decoder uses
-            for i in (2, len(f) - 1): f[i] = torch.cat([f[i][:n + len(k)], F.dropout2d(f[i][n + len(k):], .5)])
+            for i in (2, len(f) - 1): w = f[i][n + len(k):]; f[i] = torch.cat([f[i][:n + len(k)], w*drawn(lambda x: F.dropout2d(torch.ones_like(x), .5), w[..., :1, :1])])
         out = self.net.segmentation_head(self.net.decoder(f)); lam = self.lam if self.features else 1.
         losses = {name: v/2 for name, v in segmentation_losses(out[:n], batch["mask"]).items()} | dict(strong=lam/2*self._cross_entropy(out[n:n+len(k)], labels.flatten(0, 1), weights.flatten(0, 1))[0])
         if self.features: losses["features"] = (1 - lam)/2*self._cross_entropy(out[n+len(k):], torch.where(batch["known"], label, 255), ok)[0]

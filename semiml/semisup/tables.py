@@ -23,7 +23,7 @@ from ..train import read_log
 
 # %% ../../nbs/api/96_semisup_tables.ipynb #5e960006
 MODULE, NAMES = "tungsten_plug", ["oxide", "nitride", "silicon", "silicide", "liner", "plug", "seam", "defect"]
-SCALES = dict( # shape of an image; labels; unlabelled images of A and B; test images; settings of training
+SCALES:dict = dict( # shape of an image; labels; unlabelled images of A and B; test images; settings of training
     ci=dict(shape=(192, 144), labels=(2, 3), free_A=3, free_B=3, n_test=2, steps=4, n=2, m=2, side=64),
     cpu=dict(shape=(192, 144), labels=(20, 60), free_A=70, free_B=100, n_test=30, steps=400, n=4, m=4, side=96),
     paper=dict(shape=(512, 512), labels=(20, 60), free_A=70, free_B=100, n_test=90, steps=20_000, n=8, m=8, side=320))
@@ -90,7 +90,7 @@ def row(s, scale, method, labels, table, seed, name=None, row=None, **how): # a 
     alarms = sorted({r["alarm"] for r in log if "alarm" in r and r["step"] > s["steps"]/2})
     return cell(table, row or ROWS[method], seed, scale, "simulated", metrics, s | how | dict(method=method, labels=labels, free=free if method != "supervised" else "", train_seconds=seconds, ms_per_step=1e3*seconds/s["steps"]), alarms=alarms)
 
-ABLATION = { # with 20 labels: what is left out of the proposed method or put in, and the supervised network with perturbed labels, which needs no unlabelled image
+ABLATION:dict = { # with 20 labels: what is left out of the proposed method or put in, and the supervised network with perturbed labels, which needs no unlabelled image
     "without sample noise": dict(options=dict(sets=("machine", "post"))), "without machine noise": dict(options=dict(sets=("sample", "post"))), "without post-processing noise": dict(options=dict(sets=("sample", "machine", "sample+machine"))),
     "all sets count": dict(options=dict(choose="all")), "without feature perturbation": dict(options=dict(features=False)), "with CutMix": dict(options=dict(cutmix=True)), "mean teacher": dict(teacher=.99),
     "perturbed labels too": dict(options=dict(labels=TEM)), "supervised, perturbed labels": dict(method="supervised", options=dict(labels=TEM))}

@@ -14,10 +14,11 @@ import numpy as np, timm, torch
 from safetensors.torch import save as to_safetensors
 from torch import nn
 from torch.nn import functional as F
-from ..core import BadInput, atomic_write, seed_for
+from ..core import BadInput, atomic_write, best_device, read_json, seed_for
 from ..metrics import wilson
 from .pairs import unstack
 from ..train import fit, read_tensors
+from .model import MAKING, _made
 
 # %% ../../nbs/api/85_semssl_classify.ipynb #02e48380
 def _check(arrays, labels=None, n_classes:int=None, side:int=None): # what every door here asks
@@ -44,7 +45,7 @@ class PairClassifier(nn.Module):
         d = 2*getattr(encoder, "head_hidden_size", encoder.num_features); self.encoder, self.norm, self.head, self.smoothing = encoder, nn.LayerNorm(d), nn.Linear(d, n_classes), smoothing
         self.register_buffer("weight", None if weight is None else torch.as_tensor(weight, dtype=torch.float), persistent=False)
         self.register_buffer("means", None); self.register_buffer("whiten", None) # of the features, see `remember`
-        self.classes, self.side, self.temperature, self.threshold, self.limit = [str(k) for k in range(n_classes)], _side(encoder), 1., 0., None
+        self.classes, self.side, self.temperature, self.threshold = [str(k) for k in range(n_classes)], _side(encoder), 1., 0.; self.limit:float|None = None
 
     def fuse(self, pairs)->torch.Tensor: # (N, 2, S, S) -> (N, 2*D)
         n = len(pairs); f = self.encoder(pairs.flatten(0, 1)[:, None]); return self.norm(f.view(n, -1)) # low and high of a pair are neighbours
@@ -142,18 +143,16 @@ def save(net, folder, **more)->Path: # the folder; more for config.json
 def load(folder)->PairClassifier: # in eval mode
     "What `save` wrote; a run's folder will do. Raises `BadInput`."
     folder = Path(folder); folder = folder/"model" if (folder/"model").is_dir() else folder; path = folder/"config.json"
-    try: c = json.loads(path.read_text()); form = c["format"]
-    except OSError: raise BadInput(f"{folder}: holds no classifier (no config.json), give the folder of a run or its model") from None
-    except (ValueError, KeyError, TypeError): raise BadInput(f"{path}: is not the description of a classifier, give the folder of a run or its model") from None
+    if not path.is_file(): raise BadInput(f"{folder}: holds no classifier (no config.json), give the folder of a run or its model")
+    c = read_json(path, dict(format=str), "it is not the description of a classifier, give the folder of a run or its model"); form = c["format"]
     if form != "semiml pair classifier 1": raise BadInput(f"{folder}: holds something else, {form!r}, give the folder of a run or its model")
-    try:
-        if not timm.is_model(c["create"]["model_name"]): raise ValueError(f"timm has no {c['create']['model_name']!r}")
-        net = PairClassifier(timm.create_model(**c["create"] | dict(pretrained=False, checkpoint_path="")), len(c["classes"])); net.classes, net.side, net.create = list(c["classes"]), int(c["side"]), c["create"]
-        net.temperature, net.threshold, net.limit = float(c["temperature"]), float(c["threshold"]), c["limit"] and float(c["limit"])
-    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as e: raise BadInput(f"{path}: describes no classifier that can be made ({e}), restore it") from None
+    c = read_json(path, dict(create=dict(model_name=str), classes=[str], side=int, temperature=float, threshold=float, limit=(float, None)), "it describes no classifier that can be made, restore it")
+    try: net = PairClassifier(_made(c["create"]), len(c["classes"]))
+    except MAKING as e: raise BadInput(f"{path}: describes no classifier that can be made ({' '.join(str(e).split())[:200]}), restore it") from None
+    net.classes, net.side, net.create = c["classes"], c["side"], c["create"]; net.temperature, net.threshold, net.limit = float(c["temperature"]), float(c["threshold"]), c["limit"] and float(c["limit"])
     state = read_tensors(folder/"model.safetensors")[0]; net.means, net.whiten = state.get("means"), state.get("whiten"); own = net.state_dict()
     if bad := [k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape]: raise BadInput(f"{folder}: its weights are another classifier's ({len(bad)} tensors differ, first {min(bad)})")
-    net.load_state_dict(state); return net.eval()
+    net.load_state_dict(state); return net.to(best_device()).eval()
 
 # %% ../../nbs/api/85_semssl_classify.ipynb #6e0b7d6c
 def _judged(prob, labels): # probabilities or logits and labels of the labelled samples

@@ -27,11 +27,26 @@ def pretrain(args):
     import numpy as np
     from semiml.semssl.model import ENCODERS
     from semiml.semssl.pairs import groups, stack
-    from semiml.semssl.pretrain import SCALES, pretrain
+    from semiml.semssl.pretrain import SCALES
+    if any((Path(f)/"index.json").is_file() for f in args.data): return _from_shards(args)
     out, sets = need_out(args), [_pairs(f) for f in args.data]; side = args.side or ENCODERS[SCALES[args.scale]["create"]].get("img_size", 224); show = sys.stderr.isatty()
     x = np.concatenate([stack(p, side, progress=show, context=args.context) for p in sets]); g = np.unique(np.array([f"{k}/{i}" for k, p in enumerate(sets) for i in groups(p, args.group.split(","))]), return_inverse=True)[1]
-    m = pretrain(x, out, args.scale, args.steps, args.n, groups=g, mask_ratio=args.mask_ratio, kinds={"both": ("self", "cross"), "none": ()}.get(args.contrast, (args.contrast,)), start=args.start, seed=args.seed, resume=args.resume, progress=show, record=dict(data=[str(f) for f in args.data], context=args.context))
+    _pretrained(args, x, g, show)
+
+def _pretrained(args, x, g, show):
+    from semiml.semssl.pretrain import pretrain
+    out = need_out(args); how = {} if args.workers is None else dict(workers=args.workers)
+    m = pretrain(x, out, args.scale, args.steps, args.n, groups=g, mask_ratio=args.mask_ratio, kinds={"both": ("self", "cross"), "none": ()}.get(args.contrast, (args.contrast,)), start=args.start, seed=args.seed, resume=args.resume, progress=show, record=dict(data=[str(f) for f in args.data], context=args.context), **how)
     print(f"pretrained on {len(x)} pairs in {len(set(g.tolist()))} groups; the encoder is in {out/'model'}: timm.create_model('{m.net.create['model_name']}', checkpoint_path='{out/'model/model.safetensors'}', ...) with the arguments of its config.json")
+
+def _from_shards(args): # they stay on the disk: memory does not grow with their number
+    from semiml.core import BadInput
+    from semiml.semssl.pairs import groups
+    from semiml.semssl.shards import Shards
+    if len(args.data) > 1: raise BadInput(f"{args.data[0]}: shards and other folders cannot be mixed, write one folder of shards of all pairs")
+    x = Shards(args.data[0])
+    if args.context is not None or args.side not in (None, x.side): raise BadInput(f"{args.data[0]}: shards hold images of {x.side} px as they were written, leave out --side and --context")
+    _pretrained(args, x, groups(x, args.group.split(",")), sys.stderr.isatty())
 
 def finetune(args):
     import numpy as np
@@ -66,8 +81,8 @@ def classify(args):
 def add_parsers(top, add): # the subparsers, and add(to, name, run, help) of `semiml.cli`
     "The parsers of `semiml semssl`."
     sub = top.add_parser("semssl", help="defect classification from pairs of magnifications").add_subparsers(metavar="COMMAND", required=True)
-    q = add(sub, "pretrain", pretrain, "pretrain an encoder on pairs without labels"); q.add_argument("data", nargs="+", help="folder with low/, high/ and labels.csv; several may be given")
-    q.add_argument("--side", type=int, help="px that the encoder sees; the default is the scale's"); q.add_argument("--steps", type=int, help="training steps; the default is the scale's"); q.add_argument("--n", type=int, help="sites a step")
+    q = add(sub, "pretrain", pretrain, "pretrain an encoder on pairs without labels"); q.add_argument("data", nargs="+", help="folder with low/, high/ and labels.csv, several may be given; or one of shards, see `semssl.shards.write_shards`")
+    q.add_argument("--side", type=int, help="px that the encoder sees; the default is the scale's"); q.add_argument("--steps", type=int, help="training steps; the default is the scale's"); q.add_argument("--n", type=int, help="sites a step"); q.add_argument("--workers", type=int, help="processes that prepare batches, beside each that trains")
     q.add_argument("--mask-ratio", type=float, default=.25, help="share of the patches that is hidden"); q.add_argument("--contrast", default="both", choices=("both", "self", "cross", "none"), help="across augmentations, magnifications, or both")
     q.add_argument("--group", default="device,site", help="pairs that agree in these columns are not told apart"); q.add_argument("--start", help="timm checkpoint to begin with"); q.add_argument("--resume", action="store_true", help="go on with the run in --out")
     q = add(sub, "finetune", finetune, "a defect classifier from labelled pairs"); q.add_argument("data", help="folder of pairs with labels"); q.add_argument("encoder", help="folder of a pretraining run; none: random weights")

@@ -34,7 +34,8 @@ class Pairs:
     def subset(self, indices)->"Pairs":
         "The pairs at `indices` (numbers, a slice or a boolean array)."
         idx = np.arange(len(self))[indices]
-        return replace(self, **{k: [v[i] for i in idx] for k in ("names", "low", "high", "labels", "devices", "wafers", "sites", "times", "patterns") if (v := getattr(self, k)) is not None})
+        some:dict = {k: [v[i] for i in idx] for k in ("names", "low", "high", "labels", "devices", "wafers", "sites", "times", "patterns") if (v := getattr(self, k)) is not None}
+        return replace(self, **some)
     def labelled(self)->"Pairs": return self.subset(np.array([bool(l) for l in self.labels], bool))
     def targets(self)->np.ndarray: # (N,) int64
         "Class numbers, -1 without a label."
@@ -71,7 +72,7 @@ def open_pairs(
     for n, l in zip(names, labels):
         if l and l not in known: raise BadInput(f"{table}: {n} is labelled {l!r}, which is no class, correct it or give a class of that name; the classes are {', '.join(known)}")
     times, patterns = ([(r[c] or "").strip() for r in rows] if c in rows[0] else None for c in ("time", "pattern"))
-    return Pairs(root, names, [files["low"][n] for n in names], [files["high"][n] for n in names], labels, *([r[c].strip() for r in rows] for c in COLUMNS[2:]), known, times, patterns)
+    return Pairs(root, names, [files["low"][n] for n in names], [files["high"][n] for n in names], labels, *([r[c].strip() for r in rows] for c in COLUMNS[2:]), classes=known, times=times, patterns=patterns)
 
 # %% ../../nbs/api/80_semssl_pairs.ipynb #6656965b
 def check_classes(labels, n_min:int=2):
@@ -165,7 +166,7 @@ def region(
     "Where `high` lies in `low`, by normalised correlation, to a pixel of low. Where the place is ambiguous nothing is cropped: the whole low image and its middle. Raises `BadInput`."
     if ratio is None and not (low.pixel_size and high.pixel_size): raise BadInput(f"{low.name or 'the low image'}: the pixel sizes are not known, give ratio=")
     ratio = np.array([ratio]*2 if ratio is not None else np.divide(low.pixel_size, high.pixel_size), float); a, shape = low.pixels, np.array(low.shape)
-    if not (np.isfinite(ratio) & (ratio > 1)).all(): raise BadInput(f"ratio={ratio.min():.3g}: the pixels of low must be larger than those of high, check the pixel sizes or exchange the images")
+    if not (np.isfinite(ratio) & (ratio > 1)).all(): raise BadInput(f"ratio={np.min(ratio):.3g}: the pixels of low must be larger than those of high, check the pixel sizes or exchange the images")
     k = np.round(np.array(high.shape)/ratio).astype(int)
     if (k >= shape).any(): raise BadInput(f"{high.name or 'the high image'}: shows {k[0]} x {k[1]} px of a low image of {shape[0]} x {shape[1]} px, it must show less; check the pixel sizes")
     at = _find(a, area_resize(high.pixels, tuple(k.clip(1))), reach, sure)

@@ -15,7 +15,7 @@ from .views import Views
 from ..train import fit
 
 # %% ../../nbs/api/84_semssl_pretrain.ipynb #cc401e6b
-SCALES = dict(ci=dict(create="ci", steps=8, n=8), cpu=dict(create="cpu", steps=1500, n=32), paper=dict(create="paper", steps=200_000, n=512)) # encoder, steps, sites a step
+SCALES:dict = dict(ci=dict(create="ci", steps=8, n=8), cpu=dict(create="cpu", steps=1500, n=32), paper=dict(create="paper", steps=200_000, n=512)) # encoder, steps, sites a step
 
 def pretrain(
     pairs, out, # (N, 2, S, S) uint8, see `semssl.pairs.stack`, or batches by step as `Views` gives them; the run's folder
@@ -38,5 +38,5 @@ def pretrain(
 @torch.no_grad()
 def reconstruct(m, x, seed:int=0, ratio:float=None)->tuple: # (N, 1, H, W) -> what the encoder saw (hidden patches nan), and the image with the hidden patches painted
     "What a pretrained autoencoder makes of hidden patches."
-    hide = hidden(torch.rand(len(x), m.net.patch_embed.num_patches, generator=torch.Generator().manual_seed(seed)), ratio or m.mask_ratio); t = patchify(x, m.p); painted, shape = m.reconstruct(x, hide)[0].float(), x.shape[-2:]
+    hide = hidden(torch.rand(len(x), m.net.patch_embed.num_patches, generator=torch.Generator().manual_seed(seed)), ratio or m.mask_ratio); t = patchify(x, m.p); d = next(m.parameters()).device; painted, shape = m.reconstruct(x.to(d), hide.to(d))[0].float().to(x.device), x.shape[-2:]
     return unpatchify(t.masked_fill(hide[..., None], torch.nan), m.p, shape), unpatchify(torch.where(hide[..., None], painted, t), m.p, shape)

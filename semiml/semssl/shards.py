@@ -6,14 +6,14 @@
 __all__ = ['write_shards', 'read_shard', 'Shards', 'Batches', 'Stream']
 
 # %% ../../nbs/api/81_semssl_shards.ipynb #3bac4afd
-import csv, io, itertools, json, warnings
+import csv, io, itertools, json, sys, warnings
 from collections import OrderedDict
 from pathlib import Path
 import numpy as np, torch
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import IterableDataset, get_worker_info
 from tqdm.auto import tqdm
-from ..core import BadInput, atomic_path, atomic_write, seed_for
+from ..core import BadInput, atomic_path, atomic_write, read_json, seed_for
 from .pairs import COLUMNS, Pairs, encode_gray, square, unstack
 
 # %% ../../nbs/api/81_semssl_shards.ipynb #cb1f2a69
@@ -70,18 +70,22 @@ def _why(e): return f"has no {e.args[0]}" if isinstance(e, KeyError) else "bytes
 # %% ../../nbs/api/81_semssl_shards.ipynb #e99da9c2
 class Shards:
     "Pairs in the shards of a folder as an array (N, 2, S, S) uint8: `s[indices]`. `skipped`: {name: why} of the pairs that could not be read so far. Raises `BadInput`."
-    ndim, dtype = 4, np.dtype("uint8")
+    ndim, dtype, patterns = 4, np.dtype("uint8"), None
+    names:list; labels:list; devices:list; wafers:list; sites:list # Words, one a pair
     def __init__(self, folder, keep:int=2): # Of `write_shards`; shards in memory at once
         self.root, self.keep, self.skipped, self._held = Path(folder), keep, {}, OrderedDict(); index = self.root/"index.json"
-        try: i = json.loads(index.read_text()); side, counts = int(i["side"]), [int(c) for c in i["counts"]]; form = i["format"]
-        except OSError: raise BadInput(f"{self.root}: holds no shards (no index.json), give a folder that write_shards made to the end") from None
-        except (ValueError, KeyError, TypeError): raise BadInput(f"{index}: is damaged, write the shards again") from None
-        try: rows = list(csv.DictReader(io.StringIO((self.root/"labels.csv").read_text(encoding="utf-8"), newline="")))
-        except (OSError, ValueError, csv.Error): rows = []
-        if form != "semiml shards 1" or not rows or len(rows) != sum(counts) or min(counts) < 1 or any(r.get(c) is None for r in rows for c in COLUMNS): raise BadInput(f"{self.root}: index.json and labels.csv do not belong together, write the shards again")
+        if not index.is_file(): raise BadInput(f"{self.root}: holds no shards (no index.json), give a folder that write_shards made to the end")
+        i = read_json(index, dict(side=int, counts=[int], format=str), "write the shards again"); side, counts, form = i["side"], i["counts"], i["format"]
+        columns = {c: [] for c in COLUMNS}
+        try:
+            with open(self.root/"labels.csv", encoding="utf-8", newline="") as f:
+                for r in csv.DictReader(f):
+                    for c in COLUMNS: columns[c].append(sys.intern(r[c])) # a word that many pairs share is in memory once
+        except (OSError, ValueError, KeyError, TypeError, csv.Error): columns["name"] = []
+        if form != "semiml shards 1" or not columns["name"] or len(columns["name"]) != sum(counts) or min(counts) < 1 or side < 1: raise BadInput(f"{self.root}: index.json and labels.csv do not belong together, write the shards again")
         if gone := [k for k in range(len(counts)) if not self._path(k).exists()]: raise BadInput(f"{self._path(gone[0])}: is missing, put it back or write the shards again")
-        self.side, self.starts, self.shape = side, np.cumsum([0, *counts]), (len(rows), 2, side, side)
-        for c in COLUMNS: setattr(self, c + "s", [r[c] for r in rows])
+        self.side, self.starts, self.shape = side, np.cumsum([0, *counts]), (len(columns["name"]), 2, side, side)
+        for c in COLUMNS: setattr(self, c + "s", columns[c])
         self.classes = sorted({l for l in self.labels if l})
 
     def _path(self, k): return self.root/f"shard-{k:06d}.tar"
@@ -95,12 +99,13 @@ class Shards:
     def _load(self, k): # the pairs of shard k (n, 2, S, S)
         if k in self._held: self._held.move_to_end(k); return self._held[k]
         while len(self._held) >= self.keep: self._held.popitem(last=False)
-        a, b = self.starts[k:k + 2]; x, good, at = np.empty((b - a, 2, self.side, self.side), np.uint8), np.zeros(b - a, bool), {n: i for i, n in enumerate(self.names[a:b])}
+        a, b = self.starts[k:k + 2]; x, good, at = None, np.zeros(b - a, bool), {n: i for i, n in enumerate(self.names[a:b])}
         for name, parts in read_shard(self._path(k), self.skipped):
             if name not in at: continue
             try:
                 images = [_gray(parts, m) for m in ("low", "high")]
                 if any(i.shape != (self.side,)*2 or i.dtype != np.uint8 for i in images): raise ValueError(f"images of {' and '.join(f'{i.shape[1]} x {i.shape[0]} px, {i.dtype}' for i in images)}, where {self.side} x {self.side} px, uint8 was expected")
+                if x is None: x = np.empty((b - a, 2, self.side, self.side), np.uint8) # not before an image has this side: index.json may say anything
                 x[at[name]] = images; good[at[name]] = True
             except Exception as e: self.skipped[name] = f"{self._path(k).name}: {_why(e)}" # whatever a decoder says of broken bytes
         if not good.any(): raise BadInput(f"{self._path(k)}: holds no readable pair, write it again")

@@ -77,7 +77,7 @@ class Desk:
                 material = _array(self.masks[name], a.shape, f"masks of {name}")
                 if odd := set(np.unique(material)) - {*range(len(self.classes)), IGNORE}: raise BadInput(f"masks of {name}: holds the unknown class {min(odd)}, there are {len(self.classes)}")
             props = [dict(p, mask=_array(p["mask"], a.shape, f"proposals of {name}").astype(bool)) for p in self.proposals.get(name) or ()]
-            if odd := [p["cls"] for p in props if p["cls"] not in range(len(self.classes))]: raise BadInput(f"proposals of {name}: the class {odd[0]!r} is unknown, there are {len(self.classes)}")
+            if strange := [p["cls"] for p in props if p["cls"] not in range(len(self.classes))]: raise BadInput(f"proposals of {name}: the class {strange[0]!r} is unknown, there are {len(self.classes)}")
             done = [d["proposal"] for d in decisions(self.out) if d["image"] == name and d.get("proposal")]
             self.editors[i] = Editor(a, lambda prompt: self._predict(i, prompt), material, props, done, lambda m, r: self._keep(i, m, r), self.n)
         self.i, self.editor = i, self.editors[i]

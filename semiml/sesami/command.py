@@ -9,7 +9,7 @@ __all__ = ['train', 'adapted', 'read_prompts', 'segment', 'export', 'add_parsers
 import json, sys
 from pathlib import Path
 from ..cli import need_out
-from ..core import BadInput
+from ..core import BadInput, read_json
 
 # %% ../../nbs/api/93_sesami_command.ipynb #a5fd7bae
 def train(args):
@@ -39,11 +39,8 @@ def adapted(run, checkpoint=None): # a Sam
 def read_prompts(path)->dict: # {image: [(Prompt, class number)]}
     "The prompts of a JSON file: {image: [{points: [[x, y]], labels: [1], box: [x0, y0, x1, y1], class: 0}]}. Raises `BadInput`."
     from semiml.sesami.prompts import Prompt
-    try: given = json.loads(Path(path).read_text())
-    except OSError: raise BadInput(f"{path}: cannot be read, give a JSON file of prompts") from None
-    except ValueError as e: raise BadInput(f"{path}: is not valid JSON ({e})") from None
-    try: return {k: [(Prompt(p.get("points"), p.get("labels"), p.get("box")), int(p["class"])) for p in v] for k, v in given.items()}
-    except (AttributeError, KeyError, TypeError): raise BadInput(f'{path}: must be {{image: [{{"points": [[x, y]], "labels": [1], "box": [x0, y0, x1, y1], "class": 0}}]}}') from None
+    given = read_json(path, {...: [{"class": int}]}, 'give {image: [{"points": [[x, y]], "labels": [1], "box": [x0, y0, x1, y1], "class": 0}]}')
+    return {k: [(Prompt(p.get("points"), p.get("labels"), p.get("box")), p["class"]) for p in v] for k, v in given.items()}
 
 def segment(args):
     import numpy as np

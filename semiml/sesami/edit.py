@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage as nd
 from skimage.segmentation import find_boundaries, slic
-from ..core import BadInput, CannotSave
+from ..core import BadInput, CannotSave, parse_json
 from ..micrograph import palette
 from .prompts import Prompt
 
@@ -121,7 +121,7 @@ class Editor:
         n_superpixels:int=400, most:int=200 # Undo reaches back so many edits
     ):
         self.image, self.predict, self.keep, self.n, self.most = np.asarray(image), predict, keep, n_superpixels, most
-        self.proposals, self.past, self.gesture, self._regions = {proposal_key(p): p for p in proposals}, [], None, None
+        self.proposals, self.past, self._regions = {proposal_key(p): p for p in proposals}, [], None; self.gesture:dict|None = None
         material = np.full(self.image.shape, IGNORE, np.uint8) if material is None else np.array(material, np.uint8)
         self.state = self._next(State(material, None, decided=tuple(decided)))
 
@@ -227,8 +227,8 @@ def decisions(out:str|Path)->list: # of dict(image, action, class, proposal, sco
     "The decisions in a folder's log that were not taken back, in their order. Lines that cannot be read are left out."
     path, kept = Path(out)/"log.jsonl", []
     for line in path.read_bytes().splitlines() if path.exists() else []:
-        try: r = json.loads(line); name, action = r["image"], r["action"]
-        except (ValueError, KeyError, TypeError): continue
+        try: r = parse_json(line, dict(image=(str, int), action=str)); name, action = r["image"], r["action"]
+        except ValueError: continue
         if action != "undone": kept.append(r)
         elif (last := max((i for i, k in enumerate(kept) if k["image"] == name), default=None)) is not None: kept.pop(last)
     return kept

@@ -18,7 +18,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from segment_anything.utils.transforms import ResizeLongestSide
 from timm.layers import resample_abs_pos_embed
 
-from ..core import BadInput
+from ..core import BadInput, best_device
 
 # %% ../../nbs/api/60_sesami_model.ipynb #f02e9bff
 VITS = dict( # width, depth, heads of the image encoder, and its blocks with global attention
@@ -36,7 +36,7 @@ def _tinyvit():
             keep, registry.register_model = registry.register_model, lambda f: f # else it would replace timm's own tiny_vit models
             try: from mobile_sam.modeling import TinyViT
             finally: registry.register_model = keep
-    except ImportError as e: raise BadInput(f"kind='vit_t' needs the optional package mobile_sam ({e}): pip install semiml[mobile]") from None
+    except ImportError as e: raise BadInput(f"kind='vit_t' needs the optional package mobile_sam ({e}): pip install semiml[mobilesam]") from None
     class TinyViTEncoder(TinyViT):
         def forward_features(self, x):
             x = self.patch_embed(x)
@@ -135,7 +135,7 @@ def load(
         raise BadInput(f"{path}: holds no plain dictionary of tensors; give a SAM checkpoint")
     found = _kind_of(state, path)
     if kind not in (None, found): raise BadInput(f"{path}: is a {found}, not a {kind}; leave kind out, or give another checkpoint")
-    try: return _make(found, state, image_size)
+    try: return _make(found, state, image_size).to(best_device())
     except RuntimeError as e: raise BadInput(f"{path}: is not a whole {found} SAM ({str(e).splitlines()[-1].strip()}); get it again") from None
 
 # %% ../../nbs/api/60_sesami_model.ipynb #a33b5ac1

@@ -23,7 +23,7 @@ def _binary(m, what):
 
 def _numbers(v, what, shape):
     try: return np.array(v, float).reshape(shape)
-    except (TypeError, ValueError): raise BadInput(f"{what}={v!r} cannot be read as numbers of the shape {shape} (-1: any)") from None
+    except (TypeError, ValueError, OverflowError): raise BadInput(f"{what}={v!r} cannot be read as numbers of the shape {shape} (-1: any)") from None
 
 @dataclass(eq=False)
 class Prompt:
@@ -105,7 +105,7 @@ def objects(
     ignore:int=255, min_px:int=16, # Pixels that nobody labelled; smaller objects are crumbs of the pixel grid
     connectivity:int=2, # 2: pixels that meet at a corner belong together, as in a slanting film of one pixel; 1: only over an edge
     return_dropped:bool=False # Also return how many were too small
-)->list: # of dict(mask (H, W) bool, cls, area px, box (4,) as in `Prompt`, thickness_px); with `return_dropped` also dict(cls -> count)
+)->list|tuple: # of dict(mask (H, W) bool, cls, area px, box (4,) as in `Prompt`, thickness_px); with `return_dropped` also dict(cls -> count)
     """The connected parts of each class, in the order of their first pixels. `thickness_px`: diameter of the largest disc that fits into the visible
     part, exact for straight films up to 6 px, to half a pixel above. Raises `BadInput`."""
     mask = np.asarray(mask)

@@ -26,7 +26,7 @@ from ..sim import tem
 from ..train import read_log
 
 # %% ../../nbs/api/94_sesami_table1.ipynb #f35356f7
-SCALES = dict( # modules (None: all), images a module to train and to test, their shape, image size of SAM (None: a tiny SAM of random weights), steps, crops of DeepLabV3+
+SCALES:dict = dict( # modules (None: all), images a module to train and to test, their shape, image size of SAM (None: a tiny SAM of random weights), steps, crops of DeepLabV3+
     ci=dict(modules=2, n_train=1, n_test=2, shape=(96, 96), image_size=None, steps=3, objects=3, rounds=1, rank=2, lr=3e-3, net_steps=4, net_size=(64, 64), net_batch=2),
     cpu=dict(modules=None, n_train=5, n_test=3, shape=(256, 256), image_size=512, steps=2000, objects=12, rounds=1, rank=16, lr=1e-3, engine_steps=150, net_steps=900, net_size=(256, 256), net_batch=4),
     paper=dict(modules=None, n_train=40, n_test=10, shape=(1024, 1024), image_size=1024, steps=40_000, objects=16, rounds=2, rank=32, lr=1e-3, engine_steps=2000, net_steps=40_000, net_size=(512, 512), net_batch=16))
@@ -176,7 +176,7 @@ def difference_maps(s, scale, seed, modules=("finfet_gate", "nanosheet_across"))
             a.imshow(im, **(dict(cmap="gray") if im is d.image else dict(cmap="tab10", vmin=0, vmax=9) if im is d.mask else dict(cmap="Reds", vmin=0, vmax=1))); a.set_title(t, fontsize=7); a.axis("off")
     return fig
 
-VARIANTS = { # beside the paper's way, LoRA on q and v with everything else frozen; each goes on with the same data and steps
+VARIANTS:dict = { # beside the paper's way, LoRA on q and v with everything else frozen; each goes on with the same data and steps
     "sesami_decoder": ("SeSAMI + decoder", dict(lr=5e-4, freeze=dict(train_decoder=True)))}
 ENGINE = "dram_bitline", "finfet_gate", "copper_lines"
 
@@ -185,8 +185,8 @@ def run(out, scale:str="cpu", seeds=(0,)):
     s, out = SCALES[scale], Path(out)
     for seed in seeds:
         for name, row in dict(sam=row_sam, deeplab=row_deeplab, sesami=row_sesami).items(): once(out/f"{name}_{scale}_{seed}.json", lambda: row(s, scale, seed))
-        for name, (row, how) in VARIANTS.items(): once(out/f"{name}_{scale}_{seed}.json", lambda: row_sesami(s | ({"lr": how["lr"]} if "lr" in how else {}), scale, seed, row, name, **{k: v for k, v in how.items() if k != "lr"}))
-        for row in ("superpixels", "SAM", "SeSAMI"): once(out.parent/"figure9"/f"{row.lower()}_{scale}_{seed}.json", lambda: row_figure9(s, scale, seed, row))
+        for name, (title, how) in VARIANTS.items(): once(out/f"{name}_{scale}_{seed}.json", lambda: row_sesami(s | ({"lr": how["lr"]} if "lr" in how else {}), scale, seed, title, name, **{k: v for k, v in how.items() if k != "lr"}))
+        for who in ("superpixels", "SAM", "SeSAMI"): once(out.parent/"figure9"/f"{who.lower()}_{scale}_{seed}.json", lambda: row_figure9(s, scale, seed, who))
         for module in ENGINE[:1] if scale == "ci" else ENGINE:
             names = [out.parent/"figure9"/f"engine_{module}_round{k}_{scale}_{seed}.json" for k in range(2 if scale == "ci" else 3)]
             if not all(n.exists() for n in names): [once(n, lambda: c) for n, c in zip(names, rows_engine(s, scale, seed, module))]

@@ -195,7 +195,7 @@ def design(
     "Draw a design; coordinates are multiples of 0.001 nm. Raises `BadInput`."
     seed = seeds(seed); p = sizes(pattern, seed, process, wafer, **given)
     _check_size(size_nm, p["pitch_nm"]); extent = tuple(float(s*o/2) for s in (-1, 1) for o in size_nm)
-    return drawing(pattern, *PATTERNS[pattern]["build"](p, np.random.default_rng([1, *seed]), extent), extent, p)
+    return drawing(pattern, *PATTERNS[pattern]["build"](p, np.random.default_rng([1, *seed]), extent), extent=extent, p=p)
 
 # %% ../../nbs/api/27_sim_designs.ipynb #bb137e72
 def without(design:dict, *features:int)->dict:

@@ -47,7 +47,7 @@ def dram_capacitor(p, rng, extent)->tuple: # draw, dims
         gap = np.clip(np.floor((x - r["first"])/r["pitch"]), 0, r["n"]-1).astype(np.int64)
         support = np.maximum(np.abs(y - at + wave.imag) - p["support_nm"]/2 + opened.take(gap), -d - 1.5) # ends inside the wall
         return [("plate", None), *_films(p, smooth_min(cell, support, 3), wave), ("nitride", support), ("electrode", cell)]
-    asks, ks = [], seen(r, *extent[:2])
+    asks:list = []; ks = seen(r, *extent[:2])
     for k in ks:
         for q, y in (("cd", mid), ("cd_top", mid - 30), ("cd_bottom", mid + 30)):
             l, e = across(r, k, y); asks.append(("capacitor", k, q, (l, y), (e, y), ("electrode",)))

@@ -194,7 +194,7 @@ def jitter_covariance(
     upright = (np.abs(np.gradient(gaussian_filter(distance, 2), axis=1)) > .93) & (np.abs(distance) < 4)
     straight = minimum_filter1d(maximum_filter1d(upright, 5, axis=1), int(2*ROWS) + 1, axis=0) # where edges bend, they move without any jitter
     g = np.where(upright & straight, np.gradient(smooth, axis=1), 0)
-    half = np.arange(s.shape[1])//32 % 2; u, ok = [], True
+    half = np.arange(s.shape[1])//32 % 2; u, ok = [], np.ones(len(s), bool)
     for h in (0, 1):
         power = (g*g*(half == h)).sum(1); u.append((g*(s - smooth)*(half == h)).sum(1)/np.maximum(power, 1e-9))
         ok = ok & (power > .1*np.median(power)) & (power > 1e-6) & (np.abs(u[h]) < 4)

@@ -39,14 +39,48 @@ def _bars(o):
     return np.array(out).reshape(-1, 4)
 
 # %% ../../nbs/api/27_sim_gds.ipynb #20fbe952
-def _whole(data): # do the records (length, type, content) follow one another up to the end of the library?
-    at = 0
+_FORMS = {0x00: (2, 2), 0x01: (2, 24), 0x03: (5, 16), 0x04: (0, 0), 0x05: (2, 24), 0x07: (0, 0), 0x0d: (2, 2), 0x0e: (2, 2), 0x0f: (3, 4), 0x11: (0, 0), 0x13: (2, 4), 0x16: (2, 2), 0x17: (1, 2), 0x1a: (1, 2), 0x1b: (5, 8),
+          0x1c: (5, 8), 0x21: (2, 2), 0x26: (1, 2), 0x2a: (2, 2), 0x2b: (2, 2), 0x2e: (2, 2), 0x2f: (3, 4), 0x30: (3, 4), 0x31: (3, 4)} | {k: (0, 0) for k in (8, 9, 0x0a, 0x0b, 0x0c, 0x15, 0x2d)} # record: type and length of its content
+_TEXTS = (0x02, 0x06, 0x12, 0x19, 0x2c)
+_PARTS = {0x08: ({0x0d, 0x0e}, 4), 0x09: ({0x0d, 0x0e}, 2), 0x0a: ({0x12}, 1), 0x0b: ({0x12, 0x13}, 3), 0x0c: ({0x0d, 0x16, 0x19}, 1), 0x15: ({0x0d, 0x2a}, 1), 0x2d: ({0x0d, 0x2e}, 5)} # element: what it must have, and how many points
+
+def _whole(data): # do records (length, kind, type, content) follow one another by the rules, up to the end of the library? The reader crashes on others
+    at, inside, part = 0, None, None # in a cell: has it a name? in an element: kind, records, points
     while at + 4 <= len(data):
-        n, kind = int.from_bytes(data[at:at+2], "big"), data[at+2]
-        if kind == 4: return True
-        if n < 4 or n % 2 or kind > 0x3b: return False
+        n, kind, form = int.from_bytes(data[at:at+2], "big"), data[at+2], data[at+3]; body = data[at+4:at+n]
+        if n < 4 or n % 2 or kind > 0x3b or len(body) != n - 4 or kind in _FORMS and _FORMS[kind] != (form, len(body)): return False
+        if kind in _TEXTS and (form != 6 or not body.rstrip(b"\0").isascii() or kind != 0x19 and kind != 0x2c and not body.rstrip(b"\0")): return False
+        if kind == 0x04: return inside is None
+        if kind == 0x05:
+            if inside is not None: return False
+            inside = False
+        elif kind == 0x06:
+            if inside is not False or part: return False
+            inside = True
+        elif kind == 0x07:
+            if not inside or part: return False
+            inside = None
+        elif kind in _PARTS:
+            if not inside or part: return False
+            part = [kind, set(), 0]
+        elif kind == 0x11:
+            if not part or not _PARTS[part[0]][0] <= part[1] or part[2] < _PARTS[part[0]][1]: return False
+            part = None
+        elif part:
+            if kind in part[1] and kind not in (0x2b, 0x2c): return False # each once, but properties
+            part[1].add(kind)
+            if kind == 0x10:
+                if form != 3 or not body or len(body) % 8: return False
+                part[2] = len(body)//8
+            if kind == 0x13 and not 1 <= int.from_bytes(body[:2], "big")*int.from_bytes(body[2:], "big") <= 10**6: return False # of a repeated cell
+        elif inside is not None and kind != 0x34: return False # STRCLASS
         at += n
     return False
+
+def _ring(cells): # does a cell hold itself, at any depth?
+    below, done = {c.name: {r.cell.name for r in c.references if not isinstance(r.cell, str)} for c in cells}, set()
+    while free := [k for k in below if k not in done and below[k] <= done]: done |= {*free}
+    return len(done) < len(below)
 
 # %% ../../nbs/api/27_sim_gds.ipynb #452f9026
 def read_gds(
@@ -63,6 +97,7 @@ def read_gds(
     if not _whole(data): raise damaged
     try: lib = gdstk.read_gds(path, unit=UNIT)
     except (RuntimeError, OSError, ValueError, MemoryError) as e: raise damaged from e
+    if _ring(lib.cells): raise damaged
     found = {c.name: c for c in lib.cells}; tops = [c.name for c in lib.top_level()]
     if cell is None and len(tops) != 1: raise BadInput(f"{path}: holds {len(tops)} top cells ({', '.join(tops)}), name one by cell")
     cell = tops[0] if cell is None else cell

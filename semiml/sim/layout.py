@@ -210,8 +210,8 @@ def measure_truth(
         along_lines.append((f["index"], axis, slice(len(asks), len(asks)+len(s))))
         asks += [("line", f["index"], "cd", o, axis, (r[axis+2]-r[axis])/2, 1) for o in at]
     if not asks: return []
-    kinds, index, names, at, axis, half, sign = zip(*asks) # all in one go: a look-up costs little for each point and much for each call
-    found = _ends(dist, np.array(at), np.array(axis), np.array(half), np.array(sign)); ok = ~np.isnan(found).any((1, 2))
+    kinds, index, names, at, axes, half, sign = zip(*asks) # all in one go: a look-up costs little for each point and much for each call
+    found = _ends(dist, np.array(at), np.array(axes), np.array(half), np.array(sign)); ok = ~np.isnan(found).any((1, 2))
     out = [dimension(k, i, q, *e) for k, i, q, e, good in zip(kinds, index, names, found[:others], ok) if good]
     for i, axis, those in along_lines:
         e, good = found[those], ok[those]; some = slice(min(every//2, len(e)-1), None, every)

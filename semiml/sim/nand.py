@@ -57,7 +57,7 @@ def nand_channel(p, rng, extent)->tuple: # draw, dims
         cavity = smooth_max(c, -d, 2)
         lined = [("high-k", cavity), ("barrier", cavity + t1 + wave.imag)] if t2 else []
         return [("oxide", None), *lined, ("word line", cavity + t2 + wave.real*(t2 > 0)), *_films(p, d, wave)]
-    asks, ks, js = [], seen(r, *extent[:2]), seen(s, extent[2] + 10, extent[3] - 10); y = s["x"][js]; wl = ("word line", "barrier", "high-k")
+    asks:list = []; ks, js = seen(r, *extent[:2]), seen(s, extent[2] + 10, extent[3] - 10); y = s["x"][js]; wl = ("word line", "barrier", "high-k")
     for k in ks:
         for q, j in (("cd", np.abs(y).argmin()), ("cd_top", 0), ("cd_bottom", -1)):
             l, e = across(r, k, y[j]); asks.append(("hole", k, q, (l, y[j]), (e, y[j]), ("oxide",)))

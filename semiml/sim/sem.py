@@ -175,10 +175,11 @@ def calibrate(images, pixel_size_nm:float=None, **kwargs)->dict:
 # %% ../../nbs/api/28_sim_sem.ipynb #1ac35c55
 def site_or_next(pattern, seed:tuple, process, wafer, defect, tries:int=5, **kwargs)->Pair: # Seeds of site and wafer; see `site`
     "The site, or another of its wafer where it has no place for the defect (about one routed site in a thousand). Raises `BadInput`."
-    for k in range(tries):
-        try: return site(pattern, (*seed, k) if k else seed, process, wafer, defect, **kwargs)
-        except BadInput:
-            if k == tries - 1: raise
+    *first, last = [(*seed, k) if k else seed for k in range(tries)]
+    for o in first:
+        try: return site(pattern, o, process, wafer, defect, **kwargs)
+        except BadInput: pass
+    return site(pattern, last, process, wafer, defect, **kwargs)
 
 def simulate(
     n:int, seed:int=0, process:str="A", pattern="lines", # How many pairs; device "A" or "B"; one pattern, or several: then wafers take turns
