@@ -53,7 +53,7 @@ FOUR = ("DDPM", "SeSAMI", "semi-supervised", "self-supervised")
 
 def often(*args, **how):
     "`fit` with a checkpoint every few steps, where the commands have one every hundred: so short a run would have none."
-    return fit(*args, **how | dict(checkpoint_every=2 if args[2] < 10 else 5, log_every=1))
+    return fit(*args, **how | dict(checkpoint_every=2 if (args[2:3] or [how.get("steps")])[0] < 10 else 5, log_every=1))
 
 
 class Tiny:

@@ -113,9 +113,10 @@ class Shards:
         self._held[k] = x; return x
 
     def __getitem__(self, i)->np.ndarray:
-        i = np.arange(len(self))[i]; one = np.ndim(i) == 0; i = np.atleast_1d(i); shard = np.searchsorted(self.starts, i, "right") - 1; out = np.empty((len(i), *self.shape[1:]), np.uint8)
-        for k in sorted(set(shard.tolist()), key=lambda k: k not in self._held): out[shard == k] = self._load(k)[i[shard == k] - self.starts[k]] # first what is in memory, before it goes
-        return out[0] if one else out
+        i = np.arange(len(self))[i]; one = np.ndim(i) == 0; i = np.atleast_1d(i); shard = np.searchsorted(self.starts, i, "right") - 1; out = None
+        for k in sorted(set(shard.tolist()), key=lambda k: k not in self._held): # first what is in memory, before it goes
+            x = self._load(k)[i[shard == k] - self.starts[k]]; out = np.empty((len(i), *self.shape[1:]), np.uint8) if out is None else out; out[shard == k] = x
+        return np.empty((0, *self.shape[1:]), np.uint8) if out is None else out[0] if one else out
 
 # %% ../../nbs/api/81_semssl_shards.ipynb #71c166b7
 class Batches:
