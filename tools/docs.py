@@ -31,6 +31,7 @@ CDN = re.compile(r"https://cdn\.jsdelivr\.net/npm/katex@[^/]+/dist")
 FETCH = 'const r = await fetch(offset + "search.json");\n      index = await r.json();'
 LOAD = ('await new Promise((ok, no) => document.head.append(Object.assign(document.createElement("script"), '
         '{ src: offset + "search.js", onload: ok, onerror: no })));\n      index = window.searchIndex;')
+SAYS_NOTHING = re.compile(r"\*?Call self as a function\.\*?")  # what Python says of a function without a docstring
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -91,7 +92,7 @@ def processed(build):
     shutil.copytree(nbdev.serve.proc_nbs(force=True, n_workers=0), build, dirs_exist_ok=True)
     shutil.rmtree(ROOT / "_proc")
     for path in build.rglob("*.ipynb"):
-        nb = nbformat.read(path, as_version=4)
+        nb = nbformat.reads(SAYS_NOTHING.sub("", path.read_text()), as_version=4)
         for c in nb.cells:
             if "outputs" in c: c.outputs = [static(o) for o in c.outputs if not passing(o)]
         nbformat.write(nb, path)
