@@ -80,7 +80,9 @@ def _json(path, what, like): # dict, or None where there is none; for `like` see
 _FROZEN = dict(data=str, alpha=float, margin=float, comparisons=int, by=str, when=str)
 _HELD = _FROZEN | dict(classes=[str], grouped=bool, sha256=str, rules_sha=(str, None), files={...: dict.fromkeys(("group", "image", "mask", "image_sha", "mask_sha", "pixels"), str)})
 _LINES = dict(frozen=_FROZEN | dict(holdout=str, images=int, groups=int), promoted=dict(what=str, model=str, sha256=str, replaces=(str, None), by=str, when=str, source=str, test={}), # of the history
-              compared=dict(comparison=int, candidate=str, against=str, holdout=str, by=str, when=str, test=dict(gain=float, p=float, passes=bool)))
+              compared=dict(comparison=int, candidate=str, against=str, holdout=str, by=str, when=str, test=dict(passes=bool, why=[str], groups=int, images=int, classes={...: dict(gain=float, at_least=float, groups=int)}, unjudged=[str]) | dict.fromkeys(("gain", "p", "new", "old", "alpha", "margin"), float)))
+def _sound(r): # is a line of the history as it was written?
+    t = r.get("test", {}); return looks_like(r, _LINES[r["what"]]) and (r["what"] != "compared" or looks_like([t.get("invented", {}), t.get("patterns", dict(rows=[], warning=""))], [({...: [float]}, dict(rows=[dict(pattern=str, gain=float, mean=float, n=int)], warning=str))]))
 
 def fingerprints(ds)->dict: # {name: dict(group, image, mask: paths in the folder, image_sha, mask_sha, pixels)}
     "What is kept of each image of a data set."
@@ -158,7 +160,9 @@ def read_lines(path)->list: # of what `append_line` wrote, without what cannot b
 
 def history(registry, pending:bool=True)->list: # of dicts, the oldest first; with a promotion whose line a killed process did not write
     "What happened: frozen, compared, promoted."
-    out = [r for r in read_lines(Path(registry)/"history.jsonl") if isinstance(r.get("what"), str) and looks_like(r, _LINES.get(r["what"], None))]; return out + ([now] if pending and (now := promoted(registry)) and now not in out else [])
+    out = [r for r in read_lines(Path(registry)/"history.jsonl") if r.get("what") in [*_LINES]]
+    if not all(map(_sound, out)): raise BadInput(f"{registry}/history.jsonl: a line was edited, restore it from a backup") # left out, it would be a comparison more
+    return out + ([now] if pending and (now := promoted(registry)) and now not in out else [])
 
 # %% ../../nbs/api/89_monitor_gate.ipynb #89a00024
 def predictions(folder, rec, ds)->list: # of (H, W)

@@ -90,7 +90,7 @@ def fine_tuned(s, scale, name, device, seed, net, share:float=1.)->tuple: # trai
 
 def judged(s, net, device)->dict: # accuracy in per cent, as the paper gives it
     x, y, w = data(s, device, "test"); p = classify.predict(net, x); r = classify.report(p, y, NAMES); right = p.argmax(1) == y
-    return {f"pattern/{name}": 100*float(right[w % len(PATTERNS) == k].mean()) for k, name in enumerate(PATTERNS)} | {"accuracy": 100*r["accuracy"], "macro F1": r["macro_f1"], "ECE": classify.ece(p, y)} | {f"recall/{k}": v["recall"] for k, v in r["classes"].items()}
+    return {f"pattern/{name}": 100*float(right[w % len(PATTERNS) == k].mean()) for k, name in enumerate(PATTERNS) if (w % len(PATTERNS) == k).any()} | {"accuracy": 100*r["accuracy"], "macro F1": r["macro_f1"], "ECE": classify.ece(p, y)} | {f"recall/{k}": v["recall"] for k, v in r["classes"].items()}
 
 def known(s, net, device, seed)->dict: # what frozen features know
     (x, y, _), (tx, ty, _) = data(s, device, "labelled", seed), data(s, device, "test"); a, b = probe.features(net, x), probe.features(net, tx); r = probe.retrieval(b[:, 0], b[:, 1])
