@@ -1,8 +1,8 @@
 """What breaks, and what is lost: `python tools/reliability.py [--out nbs/results/reliability] [--kills 20] [--fuzz 6000] [--seed 0] [--only WORD]`
 
 Each of the four trainings at a tiny size is killed with SIGKILL from outside at random moments, resumed until it is done, and compared with an unbroken run, weights bit for bit and the loss curve number
-for number. Then faults on the command line of each: a disk that fills up at a random moment (RLIMIT_FSIZE, so that any file ends at a random size), a folder that turns read-only (another user id where this
-one is root, since root ignores modes), two processes in one folder, images too large for the memory, Ctrl-C. Then broken files, see `tools/fuzz.py`. Simulated images, and the real ones in SEMIML_DATA
+for number. Then faults on the command line of each: a disk that fills up at a random moment (RLIMIT_FSIZE, so that any file ends at a random size), a folder that turns read-only (by its mode; root, which ignores
+modes, gives up that right first), two processes in one folder, images too large for the memory, Ctrl-C. Then broken files, see `tools/fuzz.py`. Simulated images, and the real ones in SEMIML_DATA
 where it is set. One result cell an experiment; those that are there are kept, so that a run that was stopped goes on. Processes are forked from this one, which has everything imported: they start at once.
 """
 import argparse
@@ -162,8 +162,14 @@ def kill(tiny: Tiny, which: str, n: int, seed: int, work: Path) -> dict:
 
 # --- faults on the command line
 
-def another_user():
-    if os.getuid() == 0: os.setgid(65534); os.setuid(65534)
+def modes_count():
+    "Root may write whatever the mode says; without this capability (CAP_DAC_OVERRIDE) it may not."
+    if os.getuid(): return
+    import ctypes
+    libc, head, sets = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    if libc.capget(head, sets): raise OSError(ctypes.get_errno(), "capget")
+    sets[0] &= ~2; sets[1] &= ~2  # effective, permitted
+    if libc.capset(head, sets): raise OSError(ctypes.get_errno(), "capset")
 
 
 def disk_full(tiny, which, rng, work, want, total):
@@ -177,10 +183,9 @@ def disk_full(tiny, which, rng, work, want, total):
 def read_only(tiny, which, rng, work, want, total):
     "The run's folder can no longer be written to from a random moment on, or from the beginning."
     run, out = partial(tiny.command, which), work/"run"; late = rng.random() * 1.2 - .2; folders = lambda: [work, *(p for p in work.rglob("*") if p.is_dir())]
-    if os.getuid() == 0: os.chown(work, 65534, 65534)
     def turn(mode): [p.chmod(mode) for p in sorted(folders(), key=lambda p: len(p.parts), reverse=mode == 0o555)]
     if late < 0: turn(0o555)
-    c = Child(lambda: run(out, False), work.parent/"log", another_user)
+    c = Child(lambda: run(out, False), work.parent/"log", modes_count)
     if late >= 0 and c.wait(late * total) is None: turn(0o555)
     code = c.end(); turn(0o755); good = code == 0 or code == 2 and c.one_sentence("cannot be")
     return (f"after {max(late, 0):.0%}: exit code {code}: {c.said[-300:]}" if not good else None), finish(run, out, work.parent/"log2"), code
