@@ -102,11 +102,12 @@ def ddpm_evaluate(args):
     from semiml.ddpm.model import load
     from semiml.ddpm.patches import prepare
     from semiml.ddpm.trust import page, trust
-    from semiml.report import figure_png, read_json
+    from semiml.core import read_json
+    from semiml.report import figure_png
     import numpy as np
     run = Path(args.run)
     model, folder = load(run), Path(args.samples or run/"samples")
-    config = read_json(run/"config.json", "give the folder of a run")
+    config = read_json(run/"config.json", dict(model={}), "give the folder of a run")
     if "data" not in config: raise BadInput(f"{run}: its config.json does not say which images are real; train with semiml ddpm train, or call evaluate in Python")
     if not folder.is_dir(): raise BadInput(f"{folder}: there are no samples; draw some with semiml ddpm sample {run}")
     generated = open_dataset(folder).stack().images

@@ -70,6 +70,7 @@ def read_tiff(path:Path, frame:int|None)->tuple: # (H, W) array in the file's ow
     size = path.stat().st_size
     try:
         with _strict(), tifffile.TiffFile(path) as tif:
+            len(tif.pages) # looks for a chain of pages that bites its own tail, which `series` would follow for ever
             s = max(tif.series, key=lambda s: s.keyframe.imagelength * s.keyframe.imagewidth)
             page = s.keyframe; h, w = page.imagelength, page.imagewidth
             _check_size(path, h, w)

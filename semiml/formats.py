@@ -100,9 +100,9 @@ def sidecar(
     shape:tuple # (H, W) of the image
 )->dict: # Empty where the text is not a sidecar
     "What a Hitachi (`[SemImageFile]`) or JEOL (`$CM_...`) sidecar says."
+    num = lambda k: float(m[0]) if (m := re.match(r"[-+]?\d+(\.\d*)?([eE][-+]?\d{1,3})?", kv.get(k, ""))) else None
     if re.search(r"^\[(Sem|Tem)ImageFile\]", text, re.M):
         kv = {k.strip(): v.strip() for k, _, v in (l.partition("=") for l in text.splitlines() if "=" in l)}
-        num = lambda k: float(m[0]) if (m := re.match(r"[-+.\deE]+", kv.get(k, ""))) else None
         info = dict(vendor="Hitachi", modality="TEM" if "[TemImageFile]" in text else "SEM", pixel_size=pair(num("PixelSize"), num("PixelSize")),
                     voltage_kV=(num("AcceleratingVoltage") or 0) / 1e3 or None, detector=kv.get("SignalName"), system=kv.get("InstructName"),
                     magnification=num("Magnification"), date=kv.get("Date"), raw=kv)
@@ -111,7 +111,7 @@ def sidecar(
         kv = {k.lstrip("$"): v.strip() for k, _, v in (l.strip().partition(" ") for l in text.splitlines() if l.startswith("$"))}
         m, bar = re.match(r"([.\d]+)\s*(\S+)", kv.get("SM_MICRON_MARKER", "")), kv.get("SM_MICRON_BAR", "")
         px = to_nm(m[1], m[2]) / float(bar) if m and re.fullmatch(r"[1-9]\d*(\.\d+)?", bar) else None
-        info = dict(vendor="JEOL", modality="SEM", pixel_size=pair(px, px), voltage_kV=float(kv.get("CM_ACCEL_VOLT", 0)) or None,
+        info = dict(vendor="JEOL", modality="SEM", pixel_size=pair(px, px), voltage_kV=num("CM_ACCEL_VOLT") or None,
                     system=kv.get("CM_INSTRUMENT"), date=kv.get("CM_DATE"), raw=kv)
         size = re.findall(r"\d+", kv.get("CM_FULL_SIZE", ""))
     else: return {}

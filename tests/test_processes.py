@@ -59,7 +59,7 @@ class Conv(nn.Module):
     def __init__(self, norm):
         super().__init__()
         torch.manual_seed(0)
-        self.body = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), norm, nn.ReLU())
+        self.body = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=isinstance(norm, nn.Identity)), norm, nn.ReLU())  # a bias before batch norm gets rounding errors for a gradient
         self.segmentation_head = nn.Conv2d(8, 2, 1)
 
     pretrained, settings = False, {}
@@ -118,7 +118,7 @@ def errors(out):
         finally: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     for name, how in dict(minutes=dict(minutes=1), stages=dict(resume=True)).items():
         (out/name).mkdir(exist_ok=True)
-        if "resume" in how: (out/name/"config.json").write_text('{"stages": [{"batch": 3}]}')
+        if "resume" in how: (out/name/"config.json").write_text('{"stages": [{"batch": 3, "steps": 9}]}')
         try: patches.train(Blobs(), out/name, "ci", progress=False, **how)
         except BadInput as e: said[name] = [type(e).__name__, str(e)]
     (out/f"said-{ranks()[0]}.json").write_text(json.dumps(said))
@@ -147,7 +147,7 @@ def curve(run, key="loss"): return np.array([r[key] for r in read_log(run)])
 @pytest.mark.parametrize("run", ["whole", "broken", "ddpm", "sesami", "semisup", "semssl"])
 def test_two_processes_give_the_curve_of_one(both, run):
     one, two = (out/run for out in both)
-    for key in ("loss", "grad_norm", "lr"): np.testing.assert_allclose(curve(two, key), curve(one, key), rtol=1e-3)
+    for key, rtol in dict(loss=1e-4, grad_norm=1e-3, lr=1e-9).items(): np.testing.assert_allclose(curve(two, key), curve(one, key), rtol=rtol)
     if run == "semssl": np.testing.assert_allclose(curve(two, "contrast"), curve(one, "contrast"), rtol=1e-3)  # negatives of both processes
     if run in ("whole", "broken"):
         for key in ("square", "absolute"): np.testing.assert_allclose(curve(two, key), curve(one, key), rtol=1e-3)

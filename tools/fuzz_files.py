@@ -9,6 +9,7 @@ import shutil
 import struct
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,14 @@ def read_image(path, rng):
 def mask_files(d):
     d.mkdir(parents=True)
     write_mask(d/"a.png", MASK, 3); Image.fromarray(MASK).save(d/"b.png"); Image.fromarray(MASK > 1).save(d/"c.png"); Image.fromarray(np.dstack([MASK * 80] * 3)).save(d/"d.png")
+
+
+def png_repair(d):
+    "The checksums of chunks that can still be found, as one would set them who edits the pixels."
+    for p in d.glob("*.png"):
+        b, at = bytearray(p.read_bytes()), 8
+        while at + 12 <= len(b) and (end := at + 8 + int.from_bytes(b[at:at + 4], "big")) + 4 <= len(b): b[end:end + 4] = zlib.crc32(b[at + 4:end]).to_bytes(4, "big"); at = end + 4
+        p.write_bytes(b)
 
 
 def read_masks(path, rng):
@@ -188,8 +197,8 @@ def gate_repair(d):
 
 def read_gate(path, rng):
     d = next(p for p in path.parents if (p/"hold").exists()); gate = d/"reg"
-    rec = (gate/"holdout.json").read_text()
-    if "HOLD" in rec: gate_repair(d)  # the folder has moved
+    with contextlib.suppress(ValueError, AttributeError):  # what it is spoiled to may be no JSON at all
+        if b"HOLD" in (gate/"holdout.json").read_bytes(): gate_repair(d)  # the folder has moved
     command("gate", "history", gate); command("gate", "check", gate, d/"new", "--by", "x", *["--promote"] * (rng.random() < .5))
 
 
@@ -364,8 +373,8 @@ def targets(good: Path, real: Path | None = None) -> dict:
 
     def make(group, name, kind, files, call, skip=(), data="simulated", **how):
         files(good/name); out.setdefault(group, []).append(Target(name, kind, call, rel(good/name, *skip), data=data, **how))
-    make("images", "images", "image", image_files, read_image, rename=True); make("images", "gds", "image", gds_files, read_design)
-    make("masks", "masks", "mask", mask_files, read_masks)
+    make("images", "images", "image", image_files, read_image, rename=True, repair=png_repair); make("images", "gds", "image", gds_files, read_design)
+    make("masks", "masks", "mask", mask_files, read_masks, repair=png_repair)
     make("settings", "set", "config", lambda d: (set_files(d)), read_dataset, ("images", "masks")); make("settings", "pairs", "config", pair_files, read_pairs, ("low", "high"))
     def run_files(d): fit(Line(), Points(), 4, d/"run", **RUN); (d/"run"/"config.json").write_text((d/"run"/"config.json").read_text().replace('"steps": 4', '"steps": 6'))
     make("settings", "run", "config", run_files, resume); make("settings", "drift", "config", drift_files, read_drift, ("new",))
@@ -375,9 +384,9 @@ def targets(good: Path, real: Path | None = None) -> dict:
     make("hostile", "hostile_archives", "archive", hostile_archives, read_archive); make("hostile", "hostile_models", "checkpoint", hostile_models, read_model)
     make("archives", "archives", "archive", archive_files, read_archive); make("archives", "shards", "archive", shard_files, read_shards)
     if real:
-        make("real images", "real", "image", lambda d: real_files(d, real), read_image, data="real:vendor_formats", rename=True)
+        make("real images", "real", "image", lambda d: real_files(d, real), read_image, data="real:vendor_formats", rename=True, repair=png_repair)
         def annot(d): d.mkdir(parents=True); shutil.copyfile(real/"super1"/"train_annot"/"spot3_0d_3_mask.png", d/"a.png"); Image.fromarray(decode_colours(decoded_pixels(d/"a.png"), PUBLIC["super1"]["info"]["palette"], True)).save(d/"b.png")
-        make("real masks", "real_masks", "mask", annot, read_masks, data="real:super1")
+        make("real masks", "real_masks", "mask", annot, read_masks, data="real:super1", repair=png_repair)
     return out
 
 

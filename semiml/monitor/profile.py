@@ -168,7 +168,7 @@ def load(path)->dict:
     if P.get("format") != FORMAT: raise BadInput(f"{path}: is no drift profile of this version, make one with semiml drift fit")
     P = read_json(path, _FORM, again)
     try: P |= {k: np.array(P[k], float) for k in _ARRAYS}
-    except (TypeError, ValueError): raise BadInput(f"{path}: is damaged, {again}") from None
+    except (TypeError, ValueError, KeyError): raise BadInput(f"{path}: is damaged, {again}") from None
     F = len(P["names"]); shapes = {k: (F,) for k in ("middle", "spread", "centre", "within", "between")} | dict(precision=(F, F), corr=(F, F), hist=P["hist"].shape[:1], psd_mean=(len(BANDS) - 1,), psd_spread=(len(BANDS) - 1,), residuals=(len(P["residuals"]), F))
     wrong = [k for k, s in shapes.items() if P[k].shape != s or not np.isfinite(P[k]).all()] + [k for k in P["names"] if k not in SCALARS]
     if wrong or not F or not len(P["hist"]) or min(P["spread"].min(), P["within"].min()) <= 0 or len(P["gray"]) != 2 or not P["gray"][0] < P["gray"][1] or any(P[k] is not None and (len(P[k]) != 2 or min(P[k]) <= 0) for k in ("shape", "pixel_size_nm")):

@@ -65,7 +65,7 @@ def open_pairs(
     for n in names:
         for part, other in (("low", "high"), ("high", "low")):
             too = f" and the image in {other}/" if n in files[other] else ""
-            if n not in files[part]: raise BadInput(f"{root/part/n}: the {part}-magnification image of {n!r} is missing, add it or remove the line from {table.name}{too}")
+            if n not in files[part]: raise BadInput(f"{root/part}: the {part}-magnification image of {n!r} is missing, add it or remove the line from {table.name}{too}")
     for part in files:
         if odd := files[part].keys() - set(names): raise BadInput(f"{files[part][min(odd)]}: {table.name} has no line for this image, add one (the label may be empty) or remove the image")
     labels = [r["label"].strip() for r in rows]; known = sorted({l for l in labels if l}) if classes is None else list(classes)
