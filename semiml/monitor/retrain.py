@@ -63,7 +63,8 @@ def collect(
     pool, by, at = Path(pool), _who(by), None if isinstance(images, dict) else {n: i for i, n in enumerate(images.names)}
     found, classes = reviewed(folder), classes or (_json(Path(folder)/"dataset.json", "a description", {}) or {}).get("classes")
     if not found: raise BadInput(f"{folder}: nothing was reviewed there (no log.jsonl with masks/), give the folder of an annotation")
-    if not classes or not isinstance(classes, (list, tuple)) or not looks_like(list(classes), [str]): raise BadInput(f"{folder}: does not name its classes, give them")
+    classes = list(classes) if isinstance(classes, (list, tuple)) else []
+    if not classes or not looks_like(classes, [str]): raise BadInput(f"{folder}: does not name its classes, give them")
     if odd := sorted(found.keys() - (images if at is None else at).keys()): raise BadInput(f"{folder}: {odd[0]!r} was reviewed, but its image is not there, give all images")
     groups = groups or ({} if at is None or not images.groups else dict(zip(images.names, images.groups))); held:dict = holdout(registry)[0] if registry else dict(files={}, grouped=False)
     own, lamellae, count = {f["pixels"] for f in held["files"].values()}, {f["group"] for f in held["files"].values()} if held["grouped"] else set(), Counter(added=0, updated=0, known=0, held_out=0, unfinished=0)
