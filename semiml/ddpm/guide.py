@@ -14,7 +14,7 @@ from diffusers import DDPMScheduler
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from safetensors.torch import save as to_safetensors
 from torch import nn
-from ..core import BadInput, atomic_write, read_json, seed_for
+from ..core import BadInput, atomic_write, looks_like, read_json, seed_for
 from .model import PatchDDPM, pyramid, upsample
 from ..train import drawn, fit, read_tensors
 
@@ -145,6 +145,9 @@ def load_classifier(folder:str|Path, model:PatchDDPM|None)->NoisyClassifier: # t
     if config.pop("format", None) != "semiml NoisyClassifier 1": raise BadInput(f"{path}: is not a semiml classifier's; give the folder of a classifier's run")
     tensors, meta = read_tensors(folder/"classifier.safetensors")
     if meta.get("config") != text: raise BadInput(f"{folder}: classifier.json and classifier.safetensors are not of one run; give the folder of one run")
+    plausible = looks_like(config, dict(channels=[int], of=dict(levels=int, schedule=dict(num_train_timesteps=int)))) and "first.weight" in tensors # beforehand: a damaged description shall not ask for more memory and time than there is
+    if not plausible or config["channels"][:1] != [len(tensors["first.weight"])] or len(config["channels"]) > 16 or not 1 <= config["of"]["levels"] <= 16 or not 1 <= config["of"]["schedule"]["num_train_timesteps"] <= 100_000:
+        raise BadInput(f"{path}: settings and weights do not belong together; train again")
     try: (classifier := NoisyClassifier(**config)).load_state_dict(tensors)
     except (TypeError, KeyError, RuntimeError, ValueError, AttributeError, IndexError, AssertionError, ArithmeticError) as e: raise BadInput(f"{path}: settings and weights do not belong together ({' '.join(str(e).split())[:200]}); train again") from None
     if model is not None: check_fits(classifier, model)

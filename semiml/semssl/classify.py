@@ -18,7 +18,7 @@ from ..core import BadInput, atomic_write, best_device, read_json, seed_for
 from ..metrics import wilson
 from .pairs import unstack
 from ..train import fit, read_tensors
-from .model import MAKING, _made
+from .model import _made, check_fits
 
 # %% ../../nbs/api/85_semssl_classify.ipynb #02e48380
 def _check(arrays, labels=None, n_classes:int=None, side:int=None): # what every door here asks
@@ -147,10 +147,10 @@ def load(folder)->PairClassifier: # in eval mode
     c = read_json(path, dict(format=str), "it is not the description of a classifier, give the folder of a run or its model"); form = c["format"]
     if form != "semiml pair classifier 1": raise BadInput(f"{folder}: holds something else, {form!r}, give the folder of a run or its model")
     c = read_json(path, dict(create=dict(model_name=str), classes=[str], side=int, temperature=float, threshold=float, limit=(float, None)), "it describes no classifier that can be made, restore it")
-    try: net = PairClassifier(_made(c["create"]), len(c["classes"]))
-    except MAKING as e: raise BadInput(f"{path}: describes no classifier that can be made ({' '.join(str(e).split())[:200]}), restore it") from None
+    state = read_tensors(folder/"model.safetensors")[0]; check_fits(c["create"], {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}, folder)
+    net = PairClassifier(_made(c["create"]), len(c["classes"]))
     net.classes, net.side, net.create = c["classes"], c["side"], c["create"]; net.temperature, net.threshold, net.limit = float(c["temperature"]), float(c["threshold"]), c["limit"] and float(c["limit"])
-    state = read_tensors(folder/"model.safetensors")[0]; net.means, net.whiten = state.get("means"), state.get("whiten"); own = net.state_dict()
+    net.means, net.whiten = state.get("means"), state.get("whiten"); own = net.state_dict()
     if bad := [k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape]: raise BadInput(f"{folder}: its weights are another classifier's ({len(bad)} tensors differ, first {min(bad)})")
     net.load_state_dict(state); return net.to(best_device()).eval()
 

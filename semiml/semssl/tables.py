@@ -118,7 +118,7 @@ def row5(s, scale, row, seed)->dict: # a cell of table 5
     return cell("table5", row, seed, scale, "simulated", judged(s, c, "B") | frozen, s | dict(train_seconds=seconds))
 
 NEAR = "CE (from scratch)", "MAE+CL self", "MAE+CL cross", "MAE+CL (Proposed)" # rows of table 4 that are made again with low images of only twice the field
-CURVE = "CE (from scratch)", "MAE+CL (Proposed)", "ResNet (from scratch)"
+CURVE = "CE (from scratch)", "MAE+CL self", "MAE+CL (Proposed)", "ResNet (from scratch)"
 def run(out, scale:str="cpu", seeds=(0,)):
     "The cells that are missing in the folder `out`, named table4 (with the rows of `NEAR`, the curve over labels and figure 11) or table5. Raises `BadInput`, `CannotSave`."
     s, out, root = SCALES[scale], Path(out), Path(out).parent

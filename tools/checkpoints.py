@@ -1,0 +1,70 @@
+"""The DDPM that is shipped: `python tools/checkpoints.py [--steps 1800] [--images 100]`
+
+Trains on simulated FinFET cross-sections of two processes, which it can be told apart, and on their label maps, which it can be told to follow; writes `semiml/checkpoints/finfet_tem` in half precision, a result cell for each
+process, and the model card with the figures of these cells. About 25 minutes of one core, then some minutes for the figures. A run that was stopped goes on, in the folder SEMIML_RUNS.
+"""
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from semiml.core import atomic_write
+from semiml.ddpm.model import load, save
+from semiml.ddpm.patches import train
+from semiml.ddpm.sample import sample
+from semiml.ddpm.tables import SCALES, Scenes, device, judged, scene_truth, stack
+from semiml.reproduce import cell, once, run_folder
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER, CELLS = ROOT / "semiml" / "checkpoints" / "finfet_tem", ROOT / "nbs" / "results" / "ddpm"
+SHOWN = ("copy rate", "distance ratio", "image PSD dB", "image PSD real-real dB", "noise PSD dB", "noise PSD real-real dB", "cd/bias nm", "cd/spread ratio", "cd/KS", "pitch/bias nm", "pitch/KS", "metal/bias nm")
+
+CARD = """# finfet_tem: cross-sections of FinFETs, simulated
+
+A denoising diffusion model (`semiml.ddpm.model.PatchDDPM`) that draws TEM cross-sections of the module `finfet_gate`, {h} x {w} pixels of {px:.2g} nm, in the look of process A or B, freely or after a label map. It serves to try the package in seconds and as a start for models of real images (`semiml ddpm transfer`).
+**Trained on simulated images only, not validated on fab data: nothing that it draws is evidence about a real device.**
+
+- Data: {n} images of each of the processes A and B from `semiml.sim.tem`, seed 0, with their label maps; no real image was used.
+- Training: {steps} steps by progressive patches (`ddpm.patches`), {minutes:.0f} minutes of one core of {hardware}; one seed (0).
+- Made by: `python tools/checkpoints.py --images {n} --steps {steps}`
+- Weights: half precision, {mb:.1f} MB, safetensors; licence as the package (Apache-2.0).
+- Classes of its label maps: {classes}.
+
+Figures, from {drawn} images drawn of each process (`nbs/results/ddpm/checkpoint_*.json`; what they mean: `semiml.ddpm.evaluate`, sizes measured by a network, errors of that instrument included):
+
+| figure | process A | process B |
+|---|---|---|
+{rows}
+
+Limits: one module, one size of pixels, two processes; sizes that the training images do not have are not drawn; smaller images and other aspect ratios work, larger ones by windows.
+"""
+
+p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+p.add_argument("--steps", type=int, default=1800)
+p.add_argument("--images", type=int, default=100, help="of each process")
+args = p.parse_args()
+s = SCALES["cpu"]
+scenes = [x for process in "AB" for x in device(s, process, args.images, "checkpoint")]
+run = run_folder("ddpm", f"checkpoint_{args.images}_{args.steps}")
+if not (run / "model" / "semiml.json").exists():
+    train(Scenes(scenes), run, **s["options"], steps=args.steps, flips="h", processes=[x.truth["process"] for x in scenes], maps=np.stack([x.mask for x in scenes]), classes=scenes[0].classes,
+          resume=(run / "config.json").exists())
+model = load(run / "model")
+model.config["train_names"] = []  # two hundred names of simulated images help nobody
+save(model, FOLDER, half=True)
+model = load("finfet_tem")  # what users get
+
+def row(process):
+    train_on = [x for x in scenes if x.truth["process"] == process]
+    got = sample(model, s["drawn"], steps=s["draw_steps"], process=process, progress=False)
+    truth = [scene_truth(x) for x in device(s, process, 100, "truth")]
+    return cell("ddpm", f"checkpoint finfet_tem, process {process}", 0, "cpu", "simulated", judged(s, "cpu", got, train_on, device(s, process, s["held"], "held"), truth, model.config["pixel_size"]), s | dict(images=args.images, steps=args.steps))
+
+cells = {q: once(CELLS / f"checkpoint_{q}_cpu_0.json", lambda: row(q)) for q in "AB"}
+log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+h, w = model.config["image_size"]
+rows = "\n".join(f"| {k} | " + " | ".join(f"{cells[q]['metrics'][k]:.3g}" if cells[q]["metrics"].get(k) is not None else "" for q in "AB") + " |" for k in SHOWN)
+atomic_write(FOLDER / "README.md", CARD.format(h=h, w=w, px=model.config["pixel_size"][0], n=args.images, steps=args.steps, minutes=log[-1]["seconds"] / 60, hardware=cells["A"]["hardware"].get("cpu", "a CPU") if isinstance(cells["A"]["hardware"], dict) else cells["A"]["hardware"],
+                                                mb=sum(f.stat().st_size for f in FOLDER.rglob("*.safetensors")) / 1e6, classes=", ".join(model.config["materials"]), drawn=s["drawn"], rows=rows))
+print(rows)
