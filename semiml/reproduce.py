@@ -70,6 +70,7 @@ def pick(rows:list, row:str, metric:str, data:str="simulated", digits:int=3)->st
 # %% ../nbs/api/90_reproduce.ipynb #ab2353b0
 TABLES = dict( # table: (module, function) that make its cells, each called with (folder, scale, seeds)
     table1=[("sesami.table1", "run")], table2=[("semisup.tables", "run")], table3=[("semisup.tables", "run")], table4=[("semssl.tables", "run")], table5=[("semssl.tables", "run")], ddpm=[("ddpm.tables", "run"), ("ddpm.more_tables", "run")],
+    unified=[("semssl.unified", "run")],
     real=[("sesami.real", "run"), ("semisup.tables", "run_real")],
     guide=[("monitor.tables", "run_drift"), ("monitor.gate_tables", "run_gate"), ("guide_tables", "run_augment"), ("guide_tables", "run_denoise"), ("guide_tables", "run_translate")])
 
