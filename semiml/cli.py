@@ -112,6 +112,8 @@ def ddpm_evaluate(args):
     if not folder.is_dir(): raise BadInput(f"{folder}: there are no samples; draw some with semiml ddpm sample {run}")
     generated = open_dataset(folder).stack().images
     ds, size = open_dataset(config["data"]["root"]), model.config["image_size"]
+    if gone := [n for k in ("train", "held_out") for n in config["data"][k] if n not in ds.names]: raise BadInput(f"{ds.root}: has no image {gone[0]!r} any more, which the run was trained or is judged with; put it back")
+    if not config["data"]["held_out"]: raise BadInput(f"{run}: no image was held out, so there is nothing to judge by; adapt again with --held-out")
     real = {k: prepare(ds.subset([ds.names.index(n) for n in config["data"][k]]), size=size)[0] for k in ("train", "held_out")}
     full = trust(generated, real["train"], real["held_out"], simulated=args.simulated, data_range=float(np.ptp(np.concatenate(list(real.values())))), flips=model.config["flips"])
     result, out = full["evaluation"], Path(args.out or run)
@@ -254,6 +256,7 @@ def parser()->argparse.ArgumentParser:
 
 def main(argv=None)->int: # exit code
     "The command line. 0: done; 1: done, but the answer is not sure; 2: input that cannot be used, said in one sentence; 130: stopped with Ctrl-C."
+    args = argparse.Namespace()
     try: args = parser().parse_args(argv); return args.command(args) or 0
     except (BadInput, CannotSave) as e:
         print(f"semiml: {e.strerror if isinstance(e, CannotSave) and e.strerror else e}", file=sys.stderr)
@@ -266,5 +269,5 @@ def main(argv=None)->int: # exit code
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("semiml: stopped; a training goes on from its last checkpoint with --resume", file=sys.stderr)
+        print("semiml: stopped" + ("; the training goes on from its last checkpoint with --resume" if hasattr(args, "resume") else ""), file=sys.stderr)
         return 130

@@ -22,6 +22,7 @@ from .core import BadInput, seed_for
 from .denoise import METHODS, denoise, judge_lines, line_site, shots
 from .filters import elastic, seeded, warp
 from .metrology.table import table
+from .public import find_public
 from .reproduce import cell, once
 from .segnet import gray, segmentation_losses
 from .sim import sem
@@ -150,12 +151,12 @@ def _pairs(data, n, side, shrink, aligned): # as delivered or aligned
             try: sure.append((o, translate.pair(o)))
             except BadInput as e: print("left out:", e) # what cannot be aligned for sure is not in the other rows either
         return [good if aligned else translate.pair(o, False) for o, good in sure]
-    stems = [f.stem for f in sorted((Path(os.environ["SEMIML_DATA"])/"prefab_soi/sem").glob("*.png"))]; return translate.real_pairs(Path(os.environ["SEMIML_DATA"])/"prefab_soi", shrink, stems[:n], aligned)
+    root = find_public("prefab_soi"); stems = [f.stem for f in sorted((root/"sem").glob("*.png"))]; return translate.real_pairs(root, shrink, stems[:n], aligned)
 
 def run_translate(out, scale:str="cpu", seeds=(0, 1, 2), data=("simulated", "real:prefab_soi")):
-    "Cells 'translate ROW': a network trained on some pairs, judged on the others, which a seed draws, image by image. Real pairs need SEMIML_DATA with prefab_soi. Lengths: nm, or px of the real images. Raises `BadInput`, `CannotSave`."
+    "Cells 'translate ROW': a network trained on some pairs, judged on the others, which a seed draws, image by image. Real pairs need the public set prefab_soi. Lengths: nm, or px of the real images. Raises `BadInput`, `CannotSave`."
     s = _scale(scale)
-    if "real:prefab_soi" in data and not (Path(os.environ.get("SEMIML_DATA", "nowhere"))/"prefab_soi/sem").is_dir(): raise BadInput("SEMIML_DATA does not name a folder with prefab_soi in it: run semiml data get prefab_soi, or give data=('simulated',)")
+    if "real:prefab_soi" in data: find_public("prefab_soi") # before the first cell: where it is not here, it says what to do
     def make(name, seed, data):
         how = s["pairs"], s["pair_side"], s["shrink"]; pairs = _pairs(data, *how, True); order = np.random.default_rng(seed_for(seed, "split")).permutation(len(pairs)); k = min(s["held"], len(pairs)//3); held, rest = order[:k], order[k:]
         test = [o | dict(sem=o["sem"][:192, :192], design=o["design"][:192, :192]) for o in (pairs[i] for i in held)] # a corner of a real image is enough

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import nbformat
-import pytest
 
 DEMO = Path(__file__).parents[1] / "tools" / "demo.py"
 

@@ -23,7 +23,7 @@ def settings(root):
 
 @pytest.fixture(scope="module")
 def notebooks(root):
-    return [p for p in (root / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts]
+    return [p for p in (root / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts and not p.name.startswith("_")]
 
 
 def tracked(root):

@@ -40,7 +40,7 @@ def pages(site):
 
 
 def test_every_notebook_has_its_page(root, pages):
-    assert len(pages) == len([p for p in (root / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts])
+    assert len(pages) == len([p for p in (root / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts and not p.name.startswith("_")])
 
 
 def test_links_lead_somewhere(pages):

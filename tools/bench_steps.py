@@ -1,6 +1,6 @@
 """Where the time of a training step goes: `python tools/bench_steps.py [--only ddpm] [--out nbs/results/speed]`
 
-For a step of each of the four trainings at scale `cpu` (forward, backward, optimiser; one thread, the batch made beforehand): the wall time, the multiply-adds that PyTorch counts in matrix products and convolutions, the share of
+For a step of each of the four trainings at scale `cpu` (forward, backward, optimiser; one thread, the batch made beforehand): the wall time, the floating-point operations that PyTorch counts in matrix products and convolutions, the share of
 this processor's measured peak that they reach, and the operators that take most of the time. The peak is the best rate of a product of two square matrices in the same precision, in the same run.
 """
 import argparse
@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
-import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count

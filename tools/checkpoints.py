@@ -13,7 +13,7 @@ from semiml.core import atomic_write
 from semiml.ddpm.model import load, save
 from semiml.ddpm.patches import train
 from semiml.ddpm.sample import sample
-from semiml.ddpm.tables import SCALES, Scenes, device, judged, scene_truth, stack
+from semiml.ddpm.tables import SCALES, Scenes, device, judged, scene_truth
 from semiml.reproduce import cell, once, run_folder
 
 ROOT = Path(__file__).resolve().parent.parent

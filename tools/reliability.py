@@ -7,7 +7,6 @@ where it is set. One result cell an experiment; those that are there are kept, s
 """
 import argparse
 import hashlib
-import json
 import os
 import resource
 import shutil

@@ -9,7 +9,7 @@ __all__ = ['at_model', 'same_size', 'holes', 'write_images', 'inpaint', 'transfe
 import sys
 from pathlib import Path
 import numpy as np
-from ..cli import need_out, parse_size
+from ..cli import hold_out, need_out
 from ..core import BadInput
 
 # %% ../../nbs/api/59_ddpm_command.ipynb #59c00006
@@ -54,9 +54,9 @@ def transfer(args):
     from semiml.datasets import open_dataset
     from semiml.ddpm.model import load
     from semiml.ddpm.transfer import transfer
-    ds, out = open_dataset(args.data), need_out(args)
+    ds, out = open_dataset(args.data), need_out(args); ds, held = hold_out(ds, args.held_out, args.seed) if args.held_out else (ds, None)
     transfer(load(args.run), ds, out, args.how, args.rank, args.minutes if args.minutes or args.steps else 4., args.steps, args.patch, seed=args.seed, resume=args.resume, progress=sys.stderr.isatty(),
-             record=dict(data=dict(where=str(args.data), root=str(ds.root.resolve()), train=list(ds.names), held_out=[], about=args.about or ""), started_from=str(args.run)))
+             record=dict(data=dict(where=str(args.data), root=str(ds.root.resolve()), train=list(ds.names), held_out=list(held.names) if held else [], about=args.about or ""), started_from=str(args.run)))
     print(f"adapted to {len(ds)} images ({args.how}); the model is in {out/'model'}")
 
 def translate(args):
@@ -91,6 +91,7 @@ def add_parsers(sub, add): # the subparsers of `semiml ddpm`, and add(to, name, 
     q.add_argument("run", help="folder of a run or a model"); q.add_argument("data", help="folder of images of the other process")
     q.add_argument("--how", default="full", choices=("full", "lora", "norm"), help="what training may change"); q.add_argument("--rank", type=int, default=8, help="of LoRA")
     q.add_argument("--minutes", type=float, help="time to train (4 if neither is given)"); q.add_argument("--steps", type=int, help="instead of minutes"); q.add_argument("--patch", type=int, default=64, help="side of the patches, px")
+    q.add_argument("--held-out", help="share of images to hold out for semiml ddpm evaluate, or their names, comma-separated; the default is none")
     q.add_argument("--about", help="a line about the images, for the report"); q.add_argument("--resume", action="store_true", help="go on with the run in --out")
     q = draws(add(sub, "translate", translate, "images of another process in the look of the model's, structure kept"), 30)
     q.add_argument("--reference", help="folder of images of the model's process"); q.add_argument("--strength", type=float, default=.5, help="0: only gray values change, 1: a new image")

@@ -24,7 +24,7 @@ from .transfer import transfer
 from ..metrics import wilson
 from ..micrograph import Micrograph
 from ..reproduce import cell, once, run_folder
-from ..segnet import load as load_net, predict, save as save_net, train_supervised
+from ..segnet import predict, train_supervised
 from ..semisup import tables as plugs
 from ..sesami.real import soi
 from ..sim import sem

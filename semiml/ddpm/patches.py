@@ -7,7 +7,7 @@ __all__ = ['SCALES', 'training_size', 'cut_and_resize', 'prepare_maps', 'prepare
            'plan_steps', 'options', 'train', 'resumed_stages']
 
 # %% ../../nbs/api/51_ddpm_patches.ipynb #1977efbb
-import json, math, time
+import math, time
 from pathlib import Path
 
 import numpy as np

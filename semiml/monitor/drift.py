@@ -12,7 +12,7 @@ import json, math, sys
 from pathlib import Path
 import numpy as np, scipy # scipy.stats is heavy, and is loaded where it is first used
 from ..core import BadInput, atomic_write, looks_like, read_json, seed_for
-from .profile import _plain, features, fit, fits, gray_range, load, lot_means, profile_id, save
+from .profile import _plain, features, fit, fits, gray_range, load, profile_id, save
 
 # %% ../../nbs/api/88_monitor_drift.ipynb #88b00008
 def kl(hist, ref, smooth:float=.5)->np.ndarray: # (..., bins) counts each; added to each count -> (...) nats

@@ -14,10 +14,10 @@ import numpy as np, torch
 from scipy.ndimage import gaussian_filter
 from ..core import BadInput, seed_for
 from ..datasets import open_dataset
-from ..filters import gaussian_blur, seeded
+from ..filters import gaussian_blur
 from ..metrics import wilson
 from ..metrology.table import table
-from .drift import CAUSES, calibrate, judge_lot, lot_stats, start
+from .drift import CAUSES, calibrate, judge_lot, lot_stats
 from .profile import CHANGES, fit, line_lot, noise_slope, observe, periodogram, two_levels
 from ..reproduce import cell, once
 

@@ -6,7 +6,7 @@
 __all__ = ['pixel_features', 'Prototypes', 'middles', 'regions', 'segment']
 
 # %% ../../nbs/api/64_sesami_promptless.ipynb #23b35d5f
-import numpy as np, torch
+import numpy as np
 from scipy.ndimage import distance_transform_edt, find_objects, gaussian_filter
 from torch.nn import functional as F
 from ..core import BadInput
