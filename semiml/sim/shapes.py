@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['coverage', 'coordinates', 'to_image', 'box', 'ellipse', 'smooth_min', 'smooth_max', 'edge_psd', 'rough_edges',
-           'rough_edge', 'rough_field', 'sample', 'along', 'paint', 'largest', 'top_class', 'dimension', 'edge_errors',
-           'Scene', 'in_view', 'seeds', 'refuse', 'plain', 'save']
+           'rough_field', 'sample', 'along', 'paint', 'largest', 'top_class', 'dimension', 'edge_errors', 'Scene',
+           'in_view', 'seeds', 'refuse', 'plain', 'save']
 
 # %% ../../nbs/api/22_sim_shapes.ipynb #9e1c1cdd
 import json
@@ -71,10 +71,6 @@ def rough_edges(
     z = rng.standard_normal((n_edges, n+2)).view(complex)/np.sqrt(2)
     z[:, [0, -1]] *= np.sqrt(2) # the mean and the Nyquist term are real: of these the imaginary part is left out
     return irfft(np.sqrt(edge_psd(f, sigma_nm, xi_nm, hurst)*n/step_nm)*z, n, overwrite_x=True)
-
-def rough_edge(rng, n:int, step_nm:float, sigma_nm:float, xi_nm:float, hurst:float)->np.ndarray:
-    "(n,) one edge of `n` (even) points, see `rough_edges`."
-    return rough_edges(rng, 1, n*step_nm, step_nm, sigma_nm, xi_nm, hurst)[0]
 
 # %% ../../nbs/api/22_sim_shapes.ipynb #6818e059
 def rough_field(rng, size_nm, step_nm, sigma_nm, xi_nm, hurst)->np.ndarray:
