@@ -102,13 +102,13 @@ def ddpm_evaluate(args):
     from semiml.ddpm.model import load
     from semiml.ddpm.patches import prepare
     from semiml.ddpm.trust import page, trust
-    from semiml.core import read_json
+    from semiml.core import looks_like, read_json
     from semiml.report import figure_png
     import numpy as np
     run = Path(args.run)
     model, folder = load(run), Path(args.samples or run/"samples")
     config = read_json(run/"config.json", dict(model={}), "give the folder of a run")
-    if "data" not in config: raise BadInput(f"{run}: its config.json does not say which images are real; train with semiml ddpm train, or call evaluate in Python")
+    if not looks_like(config.get("data"), dict(root=str, train=[str], held_out=[str], about=str)): raise BadInput(f"{run}: its config.json does not say which images are real; train with semiml ddpm train, or call evaluate in Python")
     if not folder.is_dir(): raise BadInput(f"{folder}: there are no samples; draw some with semiml ddpm sample {run}")
     generated = open_dataset(folder).stack().images
     ds, size = open_dataset(config["data"]["root"]), model.config["image_size"]
@@ -122,7 +122,7 @@ def ddpm_evaluate(args):
         atomic_write(out/"figures"/f"{k}.png", figure_png(fig))
     rows, sampling = table(result), folder/"sampling.json"
     atomic_write(out/"evaluation.json", json.dumps(dict(metrics=result["metrics"], table=rows, trust=full["rows"], n_generated=len(generated), about=config["data"]["about"],
-        sampling=json.loads(sampling.read_text()) if sampling.exists() else {}, provenance=provenance()), indent=1))
+        sampling=read_json(sampling, {}, "draw the samples again") if sampling.exists() else {}, provenance=provenance()), indent=1))
     for r in rows: print(f"{r[0]:52} {r[1]:24} {r[2]}")
     print(f"\nsuspicious: {', '.join(full['suspicious']) or 'nothing'}; everything on one page: {out/'figures'/'trust.png'}")
 
@@ -175,6 +175,9 @@ def reproduce(args):
     if args.summary: print(write_summary(out))
 
 # %% ../nbs/api/92_cli.ipynb #a61da60c
+class _Help(argparse.ArgumentDefaultsHelpFormatter): # argparse also prints "(default: None)"
+    def _get_help_string(self, action): return action.help if action.default in (None, False) or "default" in action.help else super()._get_help_string(action)
+
 def parser()->argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
@@ -185,7 +188,7 @@ def parser()->argparse.ArgumentParser:
     top = p.add_subparsers(metavar="COMMAND", required=True)
 
     def add(to, name, run, help):
-        q = to.add_parser(name, parents=[common], help=help, description=help, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        q = to.add_parser(name, parents=[common], help=help, description=help, formatter_class=_Help)
         q.set_defaults(command=run)
         return q
 
@@ -249,7 +252,7 @@ def parser()->argparse.ArgumentParser:
     from semiml.monitor import drift, gate, retrain
     drift.add_parsers(top, add); retrain.add_parsers(gate.add_parsers(top, add), add)
     q = add(top, "reproduce", reproduce, "make the results of a table that are missing, one file each; --summary collects them")
-    q.add_argument("table", nargs="?", help="such as table1"); q.add_argument("--summary", action="store_true", help="write summary.json from what is in --out")
+    q.add_argument("table", nargs="?", help="table1 to table5, ddpm, guide, real or unified; trainings that were stopped go on, in the folder SEMIML_RUNS or else runs"); q.add_argument("--summary", action="store_true", help="write summary.json from what is in --out")
     q.add_argument("--seeds", default="0", help="comma-separated")
     add(top, "report", report, "one HTML page about a run that was evaluated").add_argument("run", help="folder of a run")
     return p

@@ -9,6 +9,7 @@ __all__ = ['pretrain', 'finetune', 'classify', 'add_parsers']
 import csv, io, json, sys, warnings
 from pathlib import Path
 from ..cli import need_out
+from ..core import read_json
 
 # %% ../../nbs/api/87_semssl_command.ipynb #0ef799a1
 def _pairs(folder, **how):
@@ -21,7 +22,7 @@ def _said(run): # warnings as sentences, not as lines of code
         return run()
 
 def _context(args, run): # as asked for, else as in the run that this one goes on from
-    path = Path(run)/"config.json"; return args.context if args.context is not None or not path.is_file() else json.loads(path.read_text()).get("context")
+    path = Path(run)/"config.json"; return args.context if args.context is not None or not path.is_file() else read_json(path, {}, "give the folder of a pretraining run or its model").get("context")
 
 def pretrain(args):
     import numpy as np
