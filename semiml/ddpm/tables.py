@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MODULE', 'SCALES', 'KINDS', 'DOWNSTREAM', 'Scenes', 'device', 'stack', 'scene_truth', 'instrument', 'sizes',
            'measured', 'against', 'network', 'judged', 'row_generated', 'row_simulator', 'row_transfer', 'row_guidance',
-           'with_maps', 'row_maps', 'row_regions', 'layouts', 'masks_by_regions', 'masks_by_sesami', 'agreement',
-           'row_downstream', 'row_sampler', 'run']
+           'with_maps', 'following', 'row_maps', 'row_regions', 'layouts', 'masks_by_regions', 'masks_by_sesami',
+           'agreement', 'row_downstream', 'row_sampler', 'run']
 
 # %% ../../nbs/api/98_ddpm_tables.ipynb #98a00004
 import sys, time
@@ -129,16 +129,19 @@ def row_guidance(s, scale, seed, target, strength): # a cell
 def with_maps(s, scale, seed): # a model that follows label maps, told of augmentation as well
     data = Scenes(device(s, "A", s["n"], "train", seed)); return network(s, scale, seed, "maps", augment=True, maps=np.stack([x.mask for x in data.scenes]), classes=data.classes)
 
+def following(net, pixel, images, wanted, name="")->dict: # metrics
+    "Do images show the layouts of the scenes `wanted`? The share of pixels that `instrument` gives the map's class, and errors of sizes; it errs, too, so compare with the scenes' own images."
+    p = [predict(net, im).argmax(0).astype(np.uint8) for im in images]; a, b = [sizes(q, net.classes, pixel) for q in p], [sizes(x.mask, x.classes, pixel) for x in wanted]
+    out = {f"{name}pixels right": float(np.mean([(q == x.mask).mean() for q, x in zip(p, wanted)]))}
+    for k in ("cd", "pitch", "height", "metal"):
+        d = [u[k] - v[k] for u, v in zip(a, b) if k in u and k in v]
+        if d: out |= {f"{name}{k}/error nm": float(np.mean(d)), f"{name}{k}/error sd nm": float(np.std(d)), f"{name}{k}/found": len(d)/len(a)}
+    return out
+
 def row_maps(s, scale, seed): # a cell: layouts that the model has not seen
     model, wanted, net = with_maps(s, scale, seed), device(s, "A", s["held"], "held", seed), instrument(s, scale); px = model.config["pixel_size"]
     got = sample(model, len(wanted), steps=s["draw_steps"], maps=np.stack([x.mask for x in wanted]), seed=seed, progress=False)
-    def row(images, name): # of drawn, and, for the instrument alone, of the true images of these layouts
-        p = [predict(net, im).argmax(0).astype(np.uint8) for im in images]; a, b = [sizes(q, net.classes, px) for q in p], [sizes(x.mask, x.classes, px) for x in wanted]; out = {f"{name}pixels right": float(np.mean([(q == x.mask).mean() for q, x in zip(p, wanted)]))}
-        for k in ("cd", "pitch", "height", "metal"):
-            d = [u[k] - v[k] for u, v in zip(a, b) if k in u and k in v]
-            if d: out |= {f"{name}{k}/error nm": float(np.mean(d)), f"{name}{k}/error sd nm": float(np.std(d)), f"{name}{k}/found": len(d)/len(a)}
-        return out
-    return cell("ddpm", "label map in, image out", seed, scale, "simulated", row(got, "") | row(stack(wanted), "instrument/"), s)
+    return cell("ddpm", "label map in, image out", seed, scale, "simulated", following(net, px, got, wanted) | following(net, px, stack(wanted), wanted, "instrument/"), s)
 
 # %% ../../nbs/api/98_ddpm_tables.ipynb #98a00014
 def row_regions(s, scale, seed, method): # a cell
