@@ -127,6 +127,21 @@ def test_no_file_speaks_of_a_machine(root):
     assert not found
 
 
+def test_what_is_shipped_has_a_card(root):
+    from semiml.ddpm.model import shipped
+    assert shipped()
+    for name, folder in shipped().items():
+        card = (folder / "README.md").read_text()
+        assert all(f"{w}" in card for w in (name, "Trained on", "- Data:", "- Training:", "- Made by: `python tools/", "Limits:", "Figures")), name
+        assert sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) < 10e6 and not json.loads((folder / "semiml.json").read_text())["train_names"]
+
+
+def test_the_summary_is_that_of_the_cells(root):
+    from semiml.reproduce import read_cells, summary
+    here = json.loads((root / "nbs" / "results" / "summary.json").read_text())
+    assert here == json.loads(json.dumps(summary(read_cells(root / "nbs" / "results")))), "run semiml reproduce --summary --out nbs/results"
+
+
 def test_types_hold(root, tmp_path):
     run = subprocess.run([sys.executable, "-m", "mypy", "--cache-dir", tmp_path], cwd=root, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr

@@ -1,6 +1,6 @@
 """Everything that can fail, with counts at the end: each notebook is a test, and `tests/` holds what a cell cannot show.
 
-Notebooks run two at a time at scale `ci` with one thread each, so that they do not fight for the cores.
+Notebooks, and then the files of `tests/`, run two at a time at scale `ci` with one thread each, so that they do not fight for the cores.
 """
 import os
 import re
@@ -28,8 +28,7 @@ notebooks_failed = run.wait() != 0
 
 with tempfile.TemporaryDirectory() as tmp:
     xml = Path(tmp) / "pytest.xml"
-    env["OMP_NUM_THREADS"] = "2"
-    tests_failed = subprocess.run([sys.executable, "-m", "pytest", "tests", "--junitxml", xml], cwd=ROOT, env=env).returncode != 0
+    tests_failed = subprocess.run([sys.executable, "-m", "pytest", "tests", "-n", "2", "--dist", "loadfile", "--durations", "8", "--junitxml", xml], cwd=ROOT, env=env).returncode != 0
     n = {k: int(v) for k, v in ET.parse(xml).getroot().find("testsuite").attrib.items() if v.isdigit()} if xml.exists() else {}
 
 bad = n.get("failures", 0) + n.get("errors", 0)
