@@ -15,6 +15,7 @@ from timm.layers import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block
 from torch import nn
 from torch.nn import functional as F
+from accelerate import init_empty_weights
 from ..core import BadInput, atomic_write, best_device, read_json
 from ..train import read_tensors
 
@@ -65,7 +66,7 @@ def check_fits(create:dict, state:dict, folder): # arguments of timm; tensors by
     "Does timm make an encoder of these tensors? It is made without bytes, so that a damaged description cannot ask for more memory than there is. Raises `BadInput`."
     try:
         if not 0 <= create.get("depth", 0) <= len(state): raise ValueError(f"{create['depth']} blocks")
-        with torch.device("meta"): own = _made(create).state_dict()
+        with init_empty_weights(): own = _made(create).state_dict()
     except MAKING as e: raise BadInput(f"{folder}: its config.json describes no encoder that can be made ({' '.join(str(e).split())[:200]}), restore it") from None
     if bad := [k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape]: raise BadInput(f"{folder}: its weights are another encoder's ({len(bad)} tensors differ, first {min(bad)})")
 
