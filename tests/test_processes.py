@@ -147,10 +147,10 @@ def curve(run, key="loss"): return np.array([r[key] for r in read_log(run)])
 @pytest.mark.parametrize("run", ["whole", "broken", "ddpm", "sesami", "semisup", "semssl"])
 def test_two_processes_give_the_curve_of_one(both, run):
     one, two = (out/run for out in both)
-    for key, rtol in dict(loss=1e-4, grad_norm=1e-3, lr=1e-9).items(): np.testing.assert_allclose(curve(two, key), curve(one, key), rtol=rtol)
-    if run == "semssl": np.testing.assert_allclose(curve(two, "contrast"), curve(one, "contrast"), rtol=1e-3)  # negatives of both processes
+    for key, rtol in dict(loss=1e-4, grad_norm=1e-4, lr=1e-9).items(): np.testing.assert_allclose(curve(two, key), curve(one, key), rtol=rtol)
+    if run == "semssl": np.testing.assert_allclose(curve(two, "contrast"), curve(one, "contrast"), rtol=1e-4)  # negatives of both processes
     if run in ("whole", "broken"):
-        for key in ("square", "absolute"): np.testing.assert_allclose(curve(two, key), curve(one, key), rtol=1e-3)
+        for key in ("square", "absolute"): np.testing.assert_allclose(curve(two, key), curve(one, key), rtol=1e-4)
         assert curve(one)[-1] < .9 * curve(one)[0]
     assert curve(one, "step").tolist() == curve(two, "step").tolist() and len(curve(one)) > 9
     assert [json.loads((out/run/"config.json").read_text())["provenance"]["processes"] for out in both] == [1, 2]
@@ -161,30 +161,30 @@ def test_the_weights_are_those_of_one_process(both):
     from safetensors.torch import load_file
     one, two, broken = (load_file(checkpoints(p)[-1]) for p in (both[0]/"whole", both[1]/"whole", both[1]/"broken"))
     for k in one:
-        torch.testing.assert_close(two[k], one[k], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(two[k], one[k], rtol=1e-4, atol=1e-5)
         assert torch.equal(broken[k], two[k])  # stopped and resumed in two processes: bit for bit
     assert set(curve(both[1]/"whole", "process")) == {0}  # the main process wrote the log
 
 
 def test_pseudo_labels_come_from_the_other_process_too(both):
     one, two = (out/"cutmix" for out in both)
-    for key in ("cross_entropy", "strong"): np.testing.assert_allclose(curve(two, key)[0], curve(one, key)[0], rtol=1e-3)
+    for key in ("cross_entropy", "strong"): np.testing.assert_allclose(curve(two, key)[0], curve(one, key)[0], rtol=1e-4)
 
 
 def test_deeplab_starts_with_the_loss_of_one_process(both):
     # later it goes its own way, in one process too: fifty layers of batch norm, not trained yet, make of a change of 1e-7 in the weights one of 1e-3 in the next loss
     one, two = ([json.loads(r) for r in (out/"deeplab"/"log.jsonl").read_text().splitlines()][0] for out in both)
     assert one.keys() == two.keys() >= {"cross_entropy", "dice", "strong", "features", "share"}
-    for key in ("cross_entropy", "dice", "strong", "features"): np.testing.assert_allclose(two[key], one[key], rtol=1e-3)
+    for key in ("cross_entropy", "dice", "strong", "features"): np.testing.assert_allclose(two[key], one[key], rtol=1e-4)
     np.testing.assert_allclose(two["grad_norm"], one["grad_norm"], rtol=.05)
 
 
 def test_batch_norm_is_that_of_the_whole_batch(both):
     one, two = (curve(out/"batch_norm") for out in both)
-    np.testing.assert_allclose(two, one, rtol=1e-3)
+    np.testing.assert_allclose(two, one, rtol=1e-4)
     weights = [json.loads((out/f"batch_norm-{rank}.json").read_text()) for out, rank in ((both[0], 0), (both[1], 0), (both[1], 1))]
     assert weights[1] == weights[2] and weights[0].keys() == weights[1].keys()  # statistics, too, are the same in all processes at the end
-    for k, v in weights[0].items(): np.testing.assert_allclose(weights[1][k], v, rtol=1e-3, atol=1e-4)
+    for k, v in weights[0].items(): np.testing.assert_allclose(weights[1][k], v, rtol=1e-4, atol=1e-4)
     assert max(one[-1], two[-1]) < .9 * min(one[0], two[0])
 
 
