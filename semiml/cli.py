@@ -179,35 +179,35 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter): # argparse also prints "(de
     def _get_help_string(self, action): return action.help if action.default in (None, False) or "default" in action.help else super()._get_help_string(action)
 
 def parser()->argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
-    common.add_argument("--scale", choices=("ci", "cpu", "paper"), default="cpu", help="seconds, minutes, or the published setting (default cpu)")
-    common.add_argument("--out", help="output file or folder")
     p = argparse.ArgumentParser("semiml", description="Data-efficient machine learning for semiconductor TEM and SEM images.")
     p.add_argument("--version", action="version", version=f"semiml {__version__}")
     top = p.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(to, name, run, help):
-        q = to.add_parser(name, parents=[common], help=help, description=help, formatter_class=_Help)
+    common = dict(seed=dict(type=int, default=0, help="random seed (default 0)"), out=dict(help="output file or folder"),
+                  scale=dict(choices=("ci", "cpu", "paper"), default="cpu", help="seconds, minutes, or the published setting (default cpu)"))
+
+    def add(to, name, run, options, help): # options: those of `common` that the command uses, so that none is taken and ignored
+        q = to.add_parser(name, help=help, description=help, formatter_class=_Help)
+        for o in options.split(): q.add_argument(f"--{o}", **common[o])
         q.set_defaults(command=run)
         return q
 
     data = top.add_parser("data", help="public data sets").add_subparsers(metavar="COMMAND", required=True)
-    add(data, "list", data_list, "the public data sets that semiml knows, with licence and whether they are here")
-    add(data, "get", data_get, "download a public data set, checked by sha256").add_argument("name")
+    add(data, "list", data_list, "", "the public data sets that semiml knows, with licence and whether they are here")
+    add(data, "get", data_get, "out", "download a public data set, checked by sha256").add_argument("name")
     sim = top.add_parser("simulate", help="simulated micrographs with known truth").add_subparsers(metavar="COMMAND", required=True)
-    q = add(sim, "tem", simulate_tem, "cross-sections of a device module, with masks and truth")
+    q = add(sim, "tem", simulate_tem, "seed out", "cross-sections of a device module, with masks and truth")
     q.add_argument("--module", default="finfet_gate", help="device module, see --list"); q.add_argument("--list", action="store_true", help="list the device modules")
     q.add_argument("--n", type=int, default=15, help="images"); q.add_argument("--process", default="A", help="A, B (next generation) or C (another step)")
     q.add_argument("--modality", default="BF", help="BF (bright field) or HAADF"); q.add_argument("--overlay", action="store_true", help="burn in scale bar and label")
     q.add_argument("--defect-share", type=float, default=0., help="share of the images with a defect")
     q.add_argument("--size", default="192x256", help="rows x columns"); q.add_argument("--pixel-size", type=float, help="nm; the default is the module's")
-    q = add(sim, "sem", simulate_sem, "top views of defect sites at low and high magnification, with labels and truth")
+    q = add(sim, "sem", simulate_sem, "seed out", "top views of defect sites at low and high magnification, with labels and truth")
     q.add_argument("--pattern", default="lines", help="pattern, or several, comma-separated; see --list"); q.add_argument("--list", action="store_true", help="list the patterns")
     q.add_argument("--n", type=int, default=20, help="sites"); q.add_argument("--process", default="A", help="device A or B")
     q.add_argument("--size", default="224x224", help="rows x columns of both images")
 
-    q = add(top, "measure", measure, "CD, pitch, height, thickness, roughness or edge placement of every image, as CSV and pictures")
+    q = add(top, "measure", measure, "out", "CD, pitch, height, thickness, roughness or edge placement of every image, as CSV and pictures")
     q.add_argument("data", help="an image file, a folder of images (with masks/ or design/), or the name of a public set")
     q.add_argument("--what", default="auto", choices=("auto", "lines", "holes", "mask", "epe"), help="auto: masks or designs if there are any, else lines, else holes")
     q.add_argument("--design", help="design of all images, for --what epe"); q.add_argument("--pixel-size", type=float, help="nm; the default is the image's own, else pixels")
@@ -216,7 +216,7 @@ def parser()->argparse.ArgumentParser:
     q.add_argument("--line", choices=("bright", "dark"), help="which stripe is the line"); q.add_argument("--axis", choices=("y", "x"), help="along which lines run")
     q.add_argument("--polarity", choices=("auto", "dark", "bright"), help="of holes")
     q.add_argument("--reach", type=float, help="epe: how far from a design edge to look, px"); q.add_argument("--free", help="epe: what the alignment may remove, such as shift,scale,aspect")
-    q = add(top, "align", align_images, "where one image lies on another one or on its design; exit code 1 where that cannot be known")
+    q = add(top, "align", align_images, "out", "where one image lies on another one or on its design; exit code 1 where that cannot be known")
     q.add_argument("moving", help="image or design file"); q.add_argument("fixed", help="image or design file")
     q.add_argument("--method", default="auto", help="auto, template, phase or features"); q.add_argument("--max-shift", type=float, help="search range, px of fixed")
     q.add_argument("--pixel-size-moving", type=float, help="nm; the default is the file's own"); q.add_argument("--pixel-size-fixed", type=float, help="nm")
@@ -226,7 +226,7 @@ def parser()->argparse.ArgumentParser:
     q.add_argument("--free", help="what to fit: shift and any of scale, rotation, aspect, comma-separated")
 
     ddpm = top.add_parser("ddpm", help="synthetic micrographs").add_subparsers(metavar="COMMAND", required=True)
-    q = add(ddpm, "train", ddpm_train, "train a DDPM from scratch on about fifteen images, by progressive patches")
+    q = add(ddpm, "train", ddpm_train, "seed scale out", "train a DDPM from scratch on about fifteen images, by progressive patches")
     q.add_argument("data", help="folder of images, or the name of a public set")
     q.add_argument("--held-out", default="0.2", help="share of images to hold out, or their names, comma-separated")
     q.add_argument("--minutes", type=float, help="time to train; the default is the scale's"); q.add_argument("--steps", type=int, help="instead of minutes")
@@ -234,13 +234,13 @@ def parser()->argparse.ArgumentParser:
     q.add_argument("--flips", default="hv", choices=("", "h", "v", "hv"), help="mirror images that could as well be real: h for TEM cross-sections")
     q.add_argument("--about", help="a line about the images, for the report"); q.add_argument("--resume", action="store_true", help="go on with the run in --out")
     q.add_argument("--augment", action="store_true", help="rotate, magnify or make noisier half of the samples, and tell the model"); q.add_argument("--with-masks", action="store_true", help="learn to follow the label maps in masks/ of the folder")
-    q = add(ddpm, "sample", ddpm_sample, "draw whole images")
+    q = add(ddpm, "sample", ddpm_sample, "seed out", "draw whole images")
     q.add_argument("run", help="folder of a run or a model"); q.add_argument("--n", type=int, default=16, help="images")
     q.add_argument("--size", help="rows x columns; the default is the training size"); q.add_argument("--sampler", default="dpm++", help="dpm++, ddim or ddpm")
     q.add_argument("--sampling-steps", type=int, default=30, help="at the coarsest level")
     q.add_argument("--process", help="name of a process that the model knows"); q.add_argument("--maps", metavar="FOLDER", help="folder of images with masks: draw an image for each of these label maps")
     q.add_argument("--window", type=int, help="side of overlapping windows, px, for fields too large for the memory")
-    q = add(ddpm, "evaluate", ddpm_evaluate, "judge the drawn images beside the real ones")
+    q = add(ddpm, "evaluate", ddpm_evaluate, "out", "judge the drawn images beside the real ones")
     q.add_argument("run", help="folder of a run"); q.add_argument("--samples", help="folder of generated images; the default is RUN/samples")
     q.add_argument("--simulated", action="store_true", help="the real images come from a simulator: say so on the page")
     from semiml.ddpm import command as more
@@ -251,10 +251,10 @@ def parser()->argparse.ArgumentParser:
     for method in (sesami, semisup, semssl): method.add_parsers(top, add)
     from semiml.monitor import drift, gate, retrain
     drift.add_parsers(top, add); retrain.add_parsers(gate.add_parsers(top, add), add)
-    q = add(top, "reproduce", reproduce, "make the results of a table that are missing, one file each; --summary collects them")
+    q = add(top, "reproduce", reproduce, "scale out", "make the results of a table that are missing, one file each; --summary collects them")
     q.add_argument("table", nargs="?", help="table1 to table5, ddpm, guide, real or unified; trainings that were stopped go on, in the folder SEMIML_RUNS or else runs"); q.add_argument("--summary", action="store_true", help="write summary.json from what is in --out")
     q.add_argument("--seeds", default="0", help="comma-separated")
-    add(top, "report", report, "one HTML page about a run that was evaluated").add_argument("run", help="folder of a run")
+    add(top, "report", report, "out", "one HTML page about a run that was evaluated").add_argument("run", help="folder of a run")
     return p
 
 def main(argv=None)->int: # exit code

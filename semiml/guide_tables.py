@@ -23,7 +23,8 @@ from .denoise import METHODS, denoise, judge_lines, line_site, shots
 from .filters import elastic, seeded, warp
 from .metrology.table import table
 from .public import find_public
-from .reproduce import cell, once
+from .reproduce import cell, cell_path, once
+from .judges import mean_iou
 from .segnet import gray, segmentation_losses
 from .sim import sem
 from .train import fit
@@ -44,9 +45,8 @@ def scenes(n:int, seed:int, dose:float=30., contrast:bool=False, side:int=96, px
 
 def judge_masks(found:list, masks:list, px:float)->dict: # miou; cd_bias, cd_rms in nm
     "Mean IoU, pixels pooled; and the CD error of each image, twice the mean distance by which edges lie too far out (area gained, by the length of the true edges: the sum of the gradient): mean and root mean square over images."
-    a, b = (np.concatenate([np.ravel(m) for m in x]) for x in (found, masks)); iou = [((a == k) & (b == k)).sum()/max(((a == k) | (b == k)).sum(), 1) for k in np.unique(b)]
     cd = np.array([2*px*((f > 0).sum() - (m > 0).sum())/np.hypot(*np.gradient(gaussian_filter((m > 0).astype(float), 1.))).sum() for f, m in zip(found, masks) if 0 < (m > 0).mean() < 1])
-    return dict(miou=float(np.mean(iou)), cd_bias=float(cd.mean()), cd_rms=float(np.sqrt((cd**2).mean())))
+    return dict(miou=mean_iou(found, masks), cd_bias=float(cd.mean()), cd_rms=float(np.sqrt((cd**2).mean())))
 
 # %% ../nbs/api/99_guide_tables.ipynb #99e50010
 def _each(do): # an augmentation of a batch from one of an image, (image, mask, seed)
@@ -99,7 +99,6 @@ SCALES = dict( # sides and pixels of images; steps; labelled and test images; do
     ci=dict(side=48, labelled=3, test=3, steps=3, n=2, doses=(10.,), sites=1, repeats=3, sweep=dict(gaussian=(.7, 2.), tv=(.7,)), pairs=5, held=1, pair_side=144, few=2, pair_steps=3, shrink=4),
     cpu=dict(side=96, labelled=8, test=24, steps=200, n=4, doses=(5., 10., 30., 100.), sites=2, repeats=10, sweep=dict(gaussian=(.5, .7, 1., 1.5, 2., 3.), bilateral=(1.5, 2., 3., 5.), nl_means=(.4, .6, .8, 1.2), tv=(.4, .7, 1., 1.5)), pairs=14, held=4, pair_side=160, few=3, pair_steps=200, shrink=2))
 SCALES["paper"] = SCALES["cpu"] | dict(side=224, test=60, steps=2000, n=8, sites=6, repeats=30, pairs=60, held=20, pair_side=256, pair_steps=4000) # more of all; of real pairs there are fourteen
-_file = lambda row: "".join(c if c.isalnum() else "_" for c in row)
 def _under(name, m): return {f"{name}/{k}": v for k, v in m.items()}
 def _scale(scale): # settings
     if scale in SCALES: return SCALES[scale]
@@ -112,7 +111,7 @@ def run_augment(out, scale:str="cpu", seeds=(0, 1, 2, 3, 4)):
         net = trained(*scenes(s["labelled"], seed_for(seed, "labelled"), side=s["side"]), AUGMENT[name], s["steps"], s["n"], seed); m = {}
         for k, how in CONDITIONS.items(): images, masks = scenes(s["test"], seed_for(0, "guide test"), side=s["side"], **how); m |= _under(k, judge_masks(net.masks(images), masks, PX))
         return cell("guide", f"augmentation {name}", seed, scale, "simulated", m, s | dict(augmentation=name, guide_says=SAID[name]))
-    for seed, name in product(seeds, AUGMENT): once(Path(out)/f"augmentation_{_file(name)}_{scale}_{seed}.json", lambda: make(name, seed))
+    for seed, name in product(seeds, AUGMENT): once(cell_path(out, f"augmentation_{name}", scale, seed), lambda: make(name, seed))
 
 # %% ../nbs/api/99_guide_tables.ipynb #99e50016
 SEE = {"noisy": ("none", 0.), "gaussian": ("gaussian", 1.5), "gaussian, wide": ("gaussian", 3.), "tv": ("tv", .7), "nl_means": ("nl_means", .8)} # what a network is shown
@@ -137,8 +136,8 @@ def run_denoise(out, scale:str="cpu", seeds=(0, 1, 2)):
         for part, dose in SEE_DOSE.items(): images, masks = look(s["test"], seed_for(0, "guide test"), dose); m |= _under(part, judge_masks(net.masks(images), masks, PX))
         return cell("guide", f"seeing {name}", seed, scale, "simulated", m, s | dict(method=method, strength=k, doses_seen=SEE_DOSE))
     for seed in seeds:
-        for method in ("none", *s["sweep"]): once(Path(out)/f"denoise_{method}_{scale}_{seed}.json", lambda: lines(method, seed))
-        for name in SEE: once(Path(out)/f"seeing_{_file(name)}_{scale}_{seed}.json", lambda: seeing(name, seed))
+        for method in ("none", *s["sweep"]): once(cell_path(out, f"denoise_{method}", scale, seed), lambda: lines(method, seed))
+        for name in SEE: once(cell_path(out, f"seeing_{name}", scale, seed), lambda: seeing(name, seed))
 
 # %% ../nbs/api/99_guide_tables.ipynb #99e50017
 TRANSLATE = {"trivial": None, "paired": (0., True, False), "cycle": (1., True, False), "paired, unaligned": (0., False, False), "paired, few pairs": (0., True, True), "cycle, few pairs": (1., True, True)} # weight of the cycle, aligned, few
@@ -166,7 +165,7 @@ def run_translate(out, scale:str="cpu", seeds=(0, 1, 2), data=("simulated", "rea
             with tempfile.TemporaryDirectory() as d: net = translate.train_translator([source[i] for i in (rest[:s["few"]] if few else rest)], d + "/run", cycle, s["pair_steps"], seed=seed, log_every=50); read, write = net.design, net.image
         m = _under("design", translate.judge_design([read(o["sem"]) for o in test], test)) | _under("sem", translate.judge_image([write(o["design"]) for o in test], test))
         return cell("guide", f"translate {name}", seed, scale, data, m, s | dict(setting=TRANSLATE[name], unit=test[0]["unit"], held_out=[o["name"] for o in test]))
-    for d, seed, name in product(data, seeds, TRANSLATE): once(Path(out)/f"translate_{_file(name)}_{d.split(':')[-1]}_{scale}_{seed}.json", lambda: make(name, seed, d))
+    for d, seed, name in product(data, seeds, TRANSLATE): once(cell_path(out, f"translate_{name}_{d.split(':')[-1]}", scale, seed), lambda: make(name, seed, d))
 
 # %% ../nbs/api/99_guide_tables.ipynb #99e50019
 def paired(cells:list, row:str, metric:str, to:str, data:str="simulated")->tuple: # mean difference, half width of its 95 % interval (nan for one seed), n seeds

@@ -11,6 +11,7 @@ import numpy as np, torch
 from PIL import Image, ImageDraw, ImageFont
 from .core import BadInput
 from .filters import _p
+from .micrograph import nice_length
 
 # %% ../nbs/api/21_overlays.ipynb #e90a4964
 def _text(text, size_px):
@@ -60,8 +61,7 @@ def nice_length_nm(
 )->float: # 1, 2 or 5 times a power of ten, in nm
     "The largest round length that is at most a quarter of the width. Raises `BadInput`."
     if not 0 < width_nm < math.inf: raise BadInput(f"an image {width_nm} nm wide has no scale: give a pixel size above 0")
-    decade = 10. ** math.floor(math.log10(width_nm / 4))
-    return max(k * decade for k in (1, 2, 5) if k * decade <= width_nm / 4 * (1 + 1e-9))
+    return nice_length(width_nm / 4)
 
 def scale_bar(
     x, # (..., H, W)

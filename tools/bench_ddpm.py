@@ -1,7 +1,7 @@
 """Time to equal quality: `python tools/bench_ddpm.py --minutes 8 --times 10 [--only PEER] [--out nbs/results/speed]`
 
 The progressive DDPM of semiml beside two peers on the same fifteen simulated images, with a U-Net of the same size, on one machine with one thread: denoising-diffusion-pytorch (`pip install denoising-diffusion-pytorch`)
-and diffusers' example for unconditional training, each with its defaults (whole images in batches of four, float32) and with the best setting that we found for it (bfloat16, crops of 64 px, a higher learning rate).
+and diffusers' example for unconditional training, each with its defaults (whole images in batches of four, float32) and with the best setting that we found for it (bfloat16 where the processor has it, crops of 64 px, a higher learning rate).
 Each peer gets `--times` as many minutes as semiml. At some points of each training eight images are drawn and judged by figures of `ddpm.evaluate`; a peer has reached semiml's quality where the spectra of image and noise and the gray
 values are at most a tenth farther from the real ones than semiml's at its end. Runs go on where they were stopped, in the folder SEMIML_RUNS; they take hours.
 """
@@ -18,13 +18,13 @@ from torch import nn
 from torch.nn import functional as F
 from scipy.stats import wasserstein_distance
 
-from semiml.core import atomic_write, seed_for
+from semiml.core import atomic_write, best_precision, seed_for
 from semiml.ddpm.model import PatchDDPM
 from semiml.ddpm.patches import PatchBatches, make_stages, plan_steps, resumed_stages
 from semiml.ddpm.sample import sample
 from semiml.ddpm.tables import SCALES, device, stack
 from semiml.metrics import psd_distance
-from semiml.reproduce import cell, run_folder
+from semiml.reproduce import cell, cell_path, run_folder
 from semiml.train import checkpoints, fit, read_log, read_tensors
 
 CHANNELS, JUDGED = (32, 64, 96, 128), ("image PSD dB", "noise PSD dB", "gray EMD")
@@ -95,12 +95,12 @@ class Ours(PatchDDPM):
 
 PEERS = {  # model, images a batch, crop, learning rate, precision
     "denoising-diffusion-pytorch": (Theirs, 4, None, 8e-5, "no"), "diffusers example": (Example, 4, None, 1e-4, "no"),
-    "denoising-diffusion-pytorch, best": (Theirs, 8, (64, 64), 4e-4, "bf16"), "diffusers example, best": (Example, 8, (64, 64), 4e-4, "bf16")}
+    "denoising-diffusion-pytorch, best": (Theirs, 8, (64, 64), 4e-4, best_precision()), "diffusers example, best": (Example, 8, (64, 64), 4e-4, best_precision())}
 
 
 def points(name, model, batches, minutes, images, held, **how):
     "Train, and judge the averaged weights at some points: [(minutes, metrics)], images a second."
-    out, size = run_folder("bench_ddpm", name.replace(", ", "_").replace(" ", "_")), tuple(images.shape[-2:])
+    out, size = run_folder("bench_ddpm", name), tuple(images.shape[-2:])
     steps = how.pop("steps", None) or (json.loads((out / "config.json").read_text())["steps"] if (out / "config.json").exists() else None)
     if steps is None:
         twin, t = type(model)(size), time.perf_counter()
@@ -140,7 +140,7 @@ torch.manual_seed(0)
 mine = Ours(images.shape[1:], 3, (images.min(), images.max()), None, CHANNELS, flips="h")
 there = run_folder("bench_ddpm", "semiml")
 stages = resumed_stages(there) if (there / "config.json").exists() else plan_steps(make_stages(images.shape[1:], 3), args.minutes, model=mine)
-own, per_s = points("semiml", mine, PatchBatches(unit, stages, 3, "h"), args.minutes, images, held, steps=sum(k["steps"] for k in stages), config=dict(stages=stages), precision="bf16")
+own, per_s = points("semiml", mine, PatchBatches(unit, stages, 3, "h"), args.minutes, images, held, steps=sum(k["steps"] for k in stages), config=dict(stages=stages), precision=best_precision())
 goal = {k: 1.1 * own[-1][1][k] for k in JUDGED}
 for name, (kind, n, side, lr, precision) in PEERS.items():
     if args.only not in (None, name): continue
@@ -151,4 +151,4 @@ for name, (kind, n, side, lr, precision) in PEERS.items():
                "images/s": rate * n, **{f"semiml {k}": v for k, v in own[-1][1].items()}, **{f"peer {k}": v for k, v in seen[-1][1].items()}}
     c = cell("speed", f"ddpm against {name}", 0, "cpu", "simulated", metrics, dict(threads=1, batch=n, crop=side, lr=lr, precision=precision, channels=CHANNELS), curve=seen, own=own)
     print(c["row"], c["metrics"], flush=True)
-    if args.out: atomic_write(args.out / f"ddpm_{name.replace(', ', '_').replace(' ', '_')}.json", json.dumps(c, indent=1))
+    if args.out: atomic_write(cell_path(args.out, f"ddpm {name}", "cpu", 0), json.dumps(c, indent=1))

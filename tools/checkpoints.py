@@ -15,7 +15,7 @@ from semiml.ddpm.model import load, save
 from semiml.ddpm.patches import train
 from semiml.ddpm.sample import sample
 from semiml.ddpm.tables import SCALES, Scenes, device, following, instrument, stack
-from semiml.reproduce import cell, once, run_folder
+from semiml.reproduce import cell, cell_path, once, run_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER, CELLS = ROOT / "semiml" / "checkpoints" / "finfet_tem", ROOT / "nbs" / "results" / "ddpm"
@@ -63,7 +63,7 @@ def row(process):
     looks = evaluate(got, stack([x for x in scenes if x.truth["process"] == process][:15]), stack(wanted), data_range=float(np.ptp(stack(wanted))), flips="h", progress=False)["metrics"]
     return cell("ddpm", f"checkpoint finfet_tem, process {process}", 0, "cpu", "simulated", {k: v for k, v in looks.items() if k in SHOWN} | following(net, px, got, wanted) | following(net, px, stack(wanted), wanted, "instrument/"), s | dict(images=args.images, steps=args.steps))
 
-cells = {q: once(CELLS / f"checkpoint_{q}_cpu_0.json", lambda: row(q)) for q in "AB"}
+cells = {q: once(cell_path(CELLS, f"checkpoint_{q}", "cpu", 0), lambda: row(q)) for q in "AB"}
 log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 h, w = model.config["image_size"]
 rows = "\n".join(f"| {k} | " + " | ".join(f"{cells[q]['metrics'][k]:.3g}" if cells[q]["metrics"].get(k) is not None else "" for q in "AB") + " |" for k in SHOWN)

@@ -34,7 +34,7 @@ import fuzz_files
 from semiml import cli
 from semiml.core import BadInput, CannotSave
 from semiml.ddpm import patches
-from semiml.reproduce import cell, once
+from semiml.reproduce import cell, cell_path, once
 from semiml.segnet import deeplab
 from semiml.semisup import train as semisup
 from semiml.semssl import pretrain as semssl
@@ -76,7 +76,7 @@ class Tiny:
         words = {"DDPM": ["ddpm", "train", data or self.root/"tem", "--steps", 24, "--held-out", .5, "--flips", "h"],
                  "SeSAMI": ["sesami", "train", data or self.root/"tem", "--steps", 12, "--checkpoint", self.root/"small.pt", "--image-size", 64],
                  "semi-supervised": ["semisup", "train", data or self.root/"tem", "--steps", 4, "--side", 32],
-                 "self-supervised": ["semssl", "pretrain", data or self.root/"pairs", "--steps", 24, "--n", 4]}[which]
+                 "self-supervised": ["semssl", "pretrain", data or self.root/"pairs", "--steps", 24, "--batch", 4]}[which]
         return cli.main([str(w) for w in words] + ["--scale", "ci", "--out", str(out)] + ["--resume"] * resume)
 
 
@@ -270,7 +270,7 @@ def main():
             if a.only not in row: return
             def run():
                 work = tmp/"work"; work.mkdir(); work.chmod(0o755); r = make(work); shutil.rmtree(work); m = r.pop("metrics"); return cell("reliability", row, a.seed, "ci", data, m, r.pop("config"), **r)
-            c = once(a.out/f"{row.replace(' ', '_')}_ci_{a.seed}.json", run); m = c["metrics"]
+            c = once(cell_path(a.out, row, "ci", a.seed), run); m = c["metrics"]
             print(f"{row:36} {m['tried']:6.0f} tried {m['survived']:6.0f} survived {m['lost']:4.0f} lost   {c['seconds']:.0f} s", flush=True)
 
         def tiny():

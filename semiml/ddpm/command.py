@@ -74,26 +74,26 @@ def regions(args):
     from semiml.ddpm.model import load
     from semiml.ddpm.regions import regions
     model, ds, out = load(args.run), open_dataset(args.data, allow_mixed_pixel_size=True), need_out(args); images = [at_model(ds[i], model) for i in range(len(ds))]
-    maps = regions(model, [m.pixels for m in images], args.n, seed=args.seed); n = 1 + max(int(m.max()) for m in maps)
+    maps = regions(model, [m.pixels for m in images], args.regions, seed=args.seed); n = 1 + max(int(m.max()) for m in maps)
     create(out, dict(zip(ds.names, images)), dict(zip(ds.names, maps)), [f"region {k}" for k in range(n)])
     print(f"{len(maps)} label maps with {n} regions in {out}, from dark to bright; nobody has named them")
 
 # %% ../../nbs/api/59_ddpm_command.ipynb #59c00007
-def add_parsers(sub, add): # the subparsers of `semiml ddpm`, and add(to, name, run, help) of `semiml.cli`
+def add_parsers(sub, add): # the subparsers of `semiml ddpm`, and add(to, name, run, options, help) of `semiml.cli`
     "The parsers of what this module adds to `semiml ddpm`."
     def draws(q, steps):
         q.add_argument("run", help="folder of a run or a model"); q.add_argument("data", help="folder of images")
         q.add_argument("--sampling-steps", type=int, default=steps, help="at the coarsest level"); q.add_argument("--process", help="name of a process that the model knows")
         q.add_argument("--window", type=int, help="side of overlapping windows, px, for images too large for the memory"); return q
-    q = draws(add(sub, "inpaint", inpaint, "draw a part of each image again: under a scale bar, around a patch"), 20)
+    q = draws(add(sub, "inpaint", inpaint, "seed out", "draw a part of each image again: under a scale bar, around a patch"), 20)
     q.add_argument("--box", metavar="ROW,COLUMN,HEIGHT,WIDTH", help="what to draw, px of the image; the default is what masks/ of the folder marks"); q.add_argument("--resamples", type=int, default=5, help="repetitions that make both sides fit")
-    q = add(sub, "transfer", transfer, "adapt a model to another process with a few of its images")
+    q = add(sub, "transfer", transfer, "seed out", "adapt a model to another process with a few of its images")
     q.add_argument("run", help="folder of a run or a model"); q.add_argument("data", help="folder of images of the other process")
     q.add_argument("--how", default="full", choices=("full", "lora", "norm"), help="what training may change"); q.add_argument("--rank", type=int, default=8, help="of LoRA")
     q.add_argument("--minutes", type=float, help="time to train (4 if neither is given)"); q.add_argument("--steps", type=int, help="instead of minutes"); q.add_argument("--patch", type=int, default=64, help="side of the patches, px")
     q.add_argument("--held-out", help="share of images to hold out for semiml ddpm evaluate, or their names, comma-separated; the default is none")
     q.add_argument("--about", help="a line about the images, for the report"); q.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    q = draws(add(sub, "translate", translate, "images of another process in the look of the model's, structure kept"), 30)
+    q = draws(add(sub, "translate", translate, "seed out", "images of another process in the look of the model's, structure kept"), 30)
     q.add_argument("--reference", help="folder of images of the model's process"); q.add_argument("--strength", type=float, default=.5, help="0: only gray values change, 1: a new image")
-    q = add(sub, "regions", regions, "label maps without labels, from the features of a model")
-    q.add_argument("run", help="folder of a run or a model"); q.add_argument("data", help="folder of images"); q.add_argument("--n", type=int, default=4, help="regions")
+    q = add(sub, "regions", regions, "seed out", "label maps without labels, from the features of a model")
+    q.add_argument("run", help="folder of a run or a model"); q.add_argument("data", help="folder of images"); q.add_argument("--regions", type=int, default=4, help="how many")

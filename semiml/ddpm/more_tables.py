@@ -23,7 +23,8 @@ from .sample import sample
 from .transfer import transfer
 from ..metrics import wilson
 from ..micrograph import Micrograph
-from ..reproduce import cell, once, run_folder
+from ..reproduce import cell, cell_path, once, run_folder
+from ..judges import mean_iou
 from ..segnet import predict, train_supervised
 from ..semisup import tables as plugs
 from ..sesami.real import soi
@@ -49,7 +50,7 @@ def simulated_sem(s, n, seed=0): # images of several patterns, as large as the r
     return Images(np.stack([x.image for x in scenes]).astype(np.float32), (px, px), [f"simulated_{i:03d}" for i in range(n)])
 
 def real_network(s, scale, seed, row):
-    out = run_folder("ddpm", f"{row.replace(', ', '_').replace(' ', '_')}_{scale}_{seed}"); go_on, quiet, half = (out/"config.json").exists(), sys.stderr.isatty(), max(1, s["steps"]//2)
+    out = run_folder("ddpm", f"{row}_{scale}_{seed}"); go_on, quiet, half = (out/"config.json").exists(), sys.stderr.isatty(), max(1, s["steps"]//2)
     if not (out/"model/semiml.json").exists():
         data, _ = real_sets(s)
         if row == "real, from simulation":
@@ -92,24 +93,24 @@ def found(predicted, true, least_px:int=4)->tuple: # hits, false alarms, misses 
 
 def row_detection(s, scale, seed, row)->dict: # a cell
     s = s | dict(shape=SHAPE[scale]); data, test = plugs.device(s, "A", s["n"], "ddpm defects", seed), plugs.device(s, "A", 2*s["test"], "ddpm defects, test"); void = plugs.NAMES.index("defect")
-    images, masks = [x.image for x in data], [plugs.label(x) for x in data]; name = row.replace(" ", "_"); quiet = sys.stderr.isatty()
+    images, masks = [x.image for x in data], [plugs.label(x) for x in data]; quiet = sys.stderr.isatty()
     if "synthetic" in row:
         out = run_folder("ddpm", f"defects_{scale}_{seed}"); given = Images(np.stack(images), data[0].pixel_size, [f"plug_{i:02d}" for i in range(len(data))])
         if not (out/"model/semiml.json").exists(): train(given, out, **s["options"], steps=s["steps"], flips="h", augment=True, maps=np.stack(masks), classes=plugs.NAMES, seed=seed, resume=(out/"config.json").exists(), progress=quiet)
         more = tables.layouts(masks, s["synthetic"], seed); drawn = sample(load(out/"model"), len(more), steps=s["draw_steps"], maps=more, seed=seed, progress=False); images, masks = images + list(drawn), masks + list(more)
     if "classical" in row: moved = [safe(i, m, (seed, k, j), "h", shift_px=8) for k, (i, m) in enumerate(zip(images, masks)) for j in range(4)]; images, masks = images + [m[0] for m in moved], masks + [m[1] for m in moved]
-    out = run_folder("ddpm", f"detection_{name}_{scale}_{seed}"); side = 96 if min(s["shape"]) > 96 else 64
+    out = run_folder("ddpm", f"detection_{row}_{scale}_{seed}"); side = 96 if min(s["shape"]) > 96 else 64
     net = train_supervised(images, masks, len(plugs.NAMES), out, s["down_steps"], size=(side, side), flips="h" if "classical" in row else "", seed=seed, resume=(out/"config.json").exists(), progress=quiet)
     said = [predict(net, x.image).argmax(0) for x in test]; truth = [plugs.label(x) for x in test]
-    hits, alarms, misses = map(int, np.sum([found(p == void, t == void) for p, t in zip(said, truth)], 0)); iou = np.mean([((np.array(said) == k) & (np.array(truth) == k)).sum()/max(((np.array(said) == k) | (np.array(truth) == k)).sum(), 1) for k in np.unique(truth)])
+    hits, alarms, misses = map(int, np.sum([found(p == void, t == void) for p, t in zip(said, truth)], 0))
     low, high = wilson(hits, hits + misses)
-    return cell("ddpm", f"detection, {row}", seed, scale, "simulated", {"F1": 2*hits/max(2*hits + alarms + misses, 1), "precision": hits/max(hits + alarms, 1), "recall": hits/max(hits + misses, 1), "recall low": low, "recall high": high, "mIoU": float(iou)}, s | dict(images=len(images), voids=hits + misses))
+    return cell("ddpm", f"detection, {row}", seed, scale, "simulated", {"F1": 2*hits/max(2*hits + alarms + misses, 1), "precision": hits/max(hits + alarms, 1), "recall": hits/max(hits + misses, 1), "recall low": low, "recall high": high, "mIoU": mean_iou(said, truth)}, s | dict(images=len(images), voids=hits + misses))
 
 def run(out, scale:str="cpu", seeds=(0,)):
     "The cells that are missing in the folder `out`, one file each. Raises `BadInput`, `CannotSave`."
     s, out = tables.SCALES[scale], Path(out)
     def make(name, f, *a):
-        for seed in seeds: once(out/f"{name.replace(', ', '_').replace(' ', '_')}_{scale}_{seed}.json", lambda: f(s, scale, seed, *a, **({"picture": out/f"{name.replace(', ', '_').replace(' ', '_')}_{scale}_{seed}.png"} if f is row_real else {})))
+        for seed in seeds: once(cell_path(out, name, scale, seed), lambda: f(s, scale, seed, *a, **({"picture": cell_path(out, name, scale, seed, ".png")} if f is row_real else {})))
     for row in DETECTION: make(f"detection {row}", row_detection, row)
     for row in REAL: make(row, row_real, row) # last: these need the real images
     for method in METHODS: make(f"real regions {method}", row_real_regions, method)

@@ -6,7 +6,7 @@
 __all__ = ['MODULE', 'SCALES', 'KINDS', 'DOWNSTREAM', 'Scenes', 'device', 'stack', 'scene_truth', 'instrument', 'sizes',
            'measured', 'against', 'network', 'judged', 'row_generated', 'row_simulator', 'row_transfer', 'row_guidance',
            'with_maps', 'following', 'row_maps', 'row_regions', 'layouts', 'masks_by_regions', 'masks_by_sesami',
-           'agreement', 'row_downstream', 'row_sampler', 'run']
+           'row_downstream', 'row_sampler', 'run']
 
 # %% ../../nbs/api/98_ddpm_tables.ipynb #98a00004
 import sys, time
@@ -25,7 +25,8 @@ from ..judges_sets import DimensionDistance
 from ..metrology.features import measure_features
 from ..metrology.films import measure_films
 from ..micrograph import Micrograph
-from ..reproduce import cell, once, run_folder
+from ..reproduce import cell, cell_path, once, run_folder
+from ..judges import mean_iou
 from ..segnet import load as load_net, predict, save as save_net, train_supervised
 from ..sesami.lora import load_adapter
 from ..sesami.model import build, load as load_sam
@@ -102,7 +103,7 @@ def judged(s, scale, generated, train_on, held, truth, pixel): # metrics of gene
     return {k: m[k] for k in ("MS-SSIM train", "MS-SSIM train max", "MS-SSIM held-out", "MS-SSIM real-real", "MS-SSIM real-real max", "copy rate", "copy rate high", "distance ratio", "image PSD dB", "image PSD real-real dB", "noise PSD dB", "noise PSD real-real dB", "gray EMD", "gray EMD real-real")} | against(instrument(s, scale), pixel, generated, truth)
 
 def row_generated(s, scale, seed, row): # a cell
-    model = network(s, scale, seed, row.replace(", ", "_").replace(" ", "_"), **KINDS[row]); t = time.perf_counter(); got = sample(model, s["drawn"], steps=s["draw_steps"], seed=seed, progress=False); t = time.perf_counter() - t
+    model = network(s, scale, seed, row, **KINDS[row]); t = time.perf_counter(); got = sample(model, s["drawn"], steps=s["draw_steps"], seed=seed, progress=False); t = time.perf_counter() - t
     truth = [scene_truth(x) for x in device(s, "A", 100 if scale != "ci" else 4, "truth")]
     return cell("ddpm", row, seed, scale, "simulated", judged(s, scale, got, device(s, "A", s["n"], "train", seed), device(s, "A", s["held"], "held", seed), truth, model.config["pixel_size"]) | {"s/image": t/len(got)}, s | KINDS[row])
 
@@ -174,22 +175,19 @@ def masks_by_sesami(s, scale, seed, data, images)->list: # label maps
 
 DOWNSTREAM = "real only", "classical augmentation", "synthetic added", "synthetic and classical", "synthetic, masks by regions", "synthetic, masks by SeSAMI" # the last two: images without a map, labelled afterwards
 
-def agreement(found, scenes)->float: # mean IoU over the classes that the scenes have
-    p, t = np.stack(found), np.stack([x.mask for x in scenes]); return float(np.mean([((p == k) & (t == k)).sum()/((p == k) | (t == k)).sum() for k in np.unique(t)]))
-
 def row_downstream(s, scale, seed, row): # a cell
     data, test = device(s, "A", s["n"], "train", seed), device(s, "A", s["test"], "downstream"); images, masks, px = [x.image for x in data], [x.mask for x in data], data[0].pixel_size
     labelled = {}
     if "masks by" in row:
         free, held = list(sample(network(s, scale, seed, "generated"), s["synthetic"], steps=s["draw_steps"], seed=seed, progress=False)), device(s, "A", s["held"], "held", seed)
-        more = (masks_by_regions if "regions" in row else masks_by_sesami)(s, scale, seed, data, free + [x.image for x in held]); images, masks = images + free, masks + more[:len(free)]; labelled = {"masks of held-out images, mIoU": agreement(more[len(free):], held)}
+        more = (masks_by_regions if "regions" in row else masks_by_sesami)(s, scale, seed, data, free + [x.image for x in held]); images, masks = images + free, masks + more[:len(free)]; labelled = {"masks of held-out images, mIoU": mean_iou(more[len(free):], [x.mask for x in held])}
     elif "synthetic" in row: more = layouts(masks, s["synthetic"], seed); images, masks = images + list(sample(with_maps(s, scale, seed), len(more), steps=s["draw_steps"], maps=more, seed=seed, progress=False)), masks + list(more)
     if "classical" in row: moved = [safe(i, m, (seed, k, j), "h", shift_px=8) for k, (i, m) in enumerate(zip(images, masks)) for j in range(4)]; images, masks = images + [m[0] for m in moved], masks + [m[1] for m in moved]
-    name = row.replace(" ", "_"); out = run_folder("ddpm", f"downstream_{name}_{scale}_{seed}"); side = 96 if min(s["shape"]) >= 96 else 64
+    out = run_folder("ddpm", f"downstream_{row}_{scale}_{seed}"); side = 96 if min(s["shape"]) >= 96 else 64
     net = train_supervised(images, masks, len(data[0].classes), out, s["down_steps"], size=(side, side), flips="h" if "classical" in row else "", seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty())
     p = [predict(net, x.image).argmax(0).astype(np.uint8) for x in test]
     d = [sizes(q, x.classes, px).get("cd", np.nan) - scene_truth(x)["cd"] for q, x in zip(p, test)]
-    return cell("ddpm", f"downstream, {row}", seed, scale, "simulated", labelled | {"mIoU": agreement(p, test), "CD error nm": float(np.nanmean(np.abs(d))) if np.isfinite(d).any() else float("nan")}, s | dict(images=len(images)))
+    return cell("ddpm", f"downstream, {row}", seed, scale, "simulated", labelled | {"mIoU": mean_iou(p, [x.mask for x in test]), "CD error nm": float(np.nanmean(np.abs(d))) if np.isfinite(d).any() else float("nan")}, s | dict(images=len(images)))
 
 # %% ../../nbs/api/98_ddpm_tables.ipynb #98a00015
 def row_sampler(s, scale, seed, sampler, steps): # a cell
@@ -203,7 +201,7 @@ def run(out, scale:str="cpu", seeds=(0,)):
     "The cells of `ddpm` that are missing in the folder `out`, one file each. Raises `BadInput`, `CannotSave`."
     s, out = SCALES[scale], Path(out)
     def make(name, f, *a):
-        for seed in seeds: once(out/f"{name.replace(', ', '_').replace(' ', '_')}_{scale}_{seed}.json", lambda: f(s, scale, seed, *a))
+        for seed in seeds: once(cell_path(out, name, scale, seed), lambda: f(s, scale, seed, *a))
     for row in KINDS: make(row, row_generated, row)
     make("simulator", row_simulator); make("maps", row_maps)
     for t in s["targets"]:

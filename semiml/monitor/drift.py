@@ -192,11 +192,11 @@ def drift_check(args)->int: # exit code
     end = lines[-1]; print(f"{'drift' if end['drift'] else 'no drift'}: {len(end['lots_with_drift'])} of {end['lots']} lots with an alarm ({end['images']} images); {end['expected_false_alarms']:.2g} would be expected by chance")
     return int(end["drift"])
 
-def add_parsers(top, add): # the subparsers, and add(to, name, run, help) of `semiml.cli`
+def add_parsers(top, add): # the subparsers, and add(to, name, run, options, help) of `semiml.cli`
     "The parsers of `semiml drift`."
     sub = top.add_parser("drift", help="has the tool changed? a profile of good images, and alarms").add_subparsers(metavar="COMMAND", required=True)
     for name, run, said in (("fit", drift_fit, "learn from lots of good images how they look and vary"), ("check", drift_check, "compare images with a profile; exit code 1 on drift")):
-        q = add(sub, name, run, said)
+        q = add(sub, name, run, "seed out" if name == "fit" else "out", said)
         if name == "check": q.add_argument("profile", help="file of semiml drift fit")
         q.add_argument("folder", help="folder with a subfolder for each lot, or a data set with groups"); q.add_argument("--lots", type=int, metavar="N", help="every N images in order of their names are a lot")
         q.add_argument("--pixel-size", type=float, help="nm; the default is the images' own")

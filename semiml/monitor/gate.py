@@ -271,10 +271,10 @@ def gate_history(args):
         elif r["what"] == "compared": print(head, f"{r['candidate'][:16]} with {r['against'][:16]}, comparison {r['comparison']}: gain {t['gain']:+.4f}, p = {t['p']:.3g},", "passes" if t["passes"] else "refused")
         else: print(head, f"{r['model']}", f"in place of {r['replaces']}" if r["replaces"] else "as the first", f"from {r['source']}")
 
-def add_parsers(top, add): # the subparsers, and add(to, name, run, help) of `semiml.cli` -> those of gate, for `retrain.add_parsers`
+def add_parsers(top, add): # the subparsers, and add(to, name, run, options, help) of `semiml.cli` -> those of gate, for `retrain.add_parsers`
     "The parsers of `semiml gate`."
     sub = top.add_parser("gate", help="let a retrained model take over only if it is better").add_subparsers(metavar="COMMAND", required=True)
-    def begin(name, run, help): q = add(sub, name, run, help); q.add_argument("registry", help="folder of the registry"); return q
+    def begin(name, run, help): q = add(sub, name, run, "", help); q.add_argument("registry", help="folder of the registry"); return q
     q = begin("init", gate_init, "make a registry of models with a frozen hold-out"); q.add_argument("--by", help="your name; the default is that of the login")
     q.add_argument("--hold-out", required=True, metavar="FOLDER", help="images with masks that nobody trains on, with groups in dataset.json"); q.add_argument("--alpha", type=float, default=.05, help="chance of a wrong promotion over the life of the hold-out")
     q.add_argument("--margin", type=float, default=.03, help="loss of IoU of a class that is bearable"); q.add_argument("--comparisons", type=int, default=3, help="how many candidates the hold-out is to judge")

@@ -13,7 +13,7 @@ import numpy as np, scipy
 from scipy.ndimage import binary_dilation, gaussian_filter
 from ..core import seed_for
 from .gate import at_least, by_group, decide, image_scores
-from ..reproduce import cell, once
+from ..reproduce import cell, cell_path, once
 from ..sim import tem
 
 # %% ../../nbs/api/99_monitor_gate_tables.ipynb #99d00005
@@ -89,7 +89,7 @@ def row(scale:str, seed:int, model:str)->dict: # a cell
 def run_gate(out, scale:str="cpu", seeds=(0,)):
     "The cells of the gate that are missing in the folder `out`, one file each. Raises `BadInput`, `CannotSave`."
     for seed in seeds:
-        for model in list(MODELS)[1:]: once(Path(out)/f"{model.replace(' ', '_')}_{scale}_{seed}.json", lambda: row(scale, seed, model))
+        for model in list(MODELS)[1:]: once(cell_path(out, model, scale, seed), lambda: row(scale, seed, model))
 
 def draw(cells:list): # a matplotlib figure; cells of `run_gate`
     "Promoted share against the size of the hold-out, for each kind of candidate; bars are Wilson intervals over all seeds."

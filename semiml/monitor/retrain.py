@@ -124,15 +124,15 @@ def gate_due(args): # exit code
 
 def gate_retrain(args):
     if not args.out: raise BadInput("no output folder: give --out FOLDER")
-    print(f"the candidate is in {retrain(args.pool, args.out, args.registry, args.base or (), args.start, args.steps, args.seed, progress=sys.stderr.isatty(), size=(args.side, args.side))}")
+    print(f"the candidate is in {retrain(args.pool, args.out, args.registry, args.base or (), args.start, args.steps, args.seed, progress=sys.stderr.isatty(), size=(args.side, args.side), resume=args.resume)}")
 
-def add_parsers(sub, add): # what `gate.add_parsers` returned, and add(to, name, run, help) of `semiml.cli`
+def add_parsers(sub, add): # what `gate.add_parsers` returned, and add(to, name, run, options, help) of `semiml.cli`
     "More of `semiml gate`."
-    q = add(sub, "collect", gate_collect, "bring reviewed masks into a data set for training, without the hold-out"); q.add_argument("pool", help="the data set that grows"); q.add_argument("review", help="folder of an annotation")
+    q = add(sub, "collect", gate_collect, "", "bring reviewed masks into a data set for training, without the hold-out"); q.add_argument("pool", help="the data set that grows"); q.add_argument("review", help="folder of an annotation")
     q.add_argument("--images", required=True, metavar="FOLDER", help="the images that were annotated"); q.add_argument("--registry", help="folder of the gate, whose hold-out stays out"); q.add_argument("--by", help="your name; the default is that of the login")
-    q = add(sub, "due", gate_due, "is it time to train again? exit code 1: not yet"); q.add_argument("pool", help="the data set of reviewed images"); q.add_argument("--drift", metavar="WHY", help="an alarm of drift, in words")
+    q = add(sub, "due", gate_due, "", "is it time to train again? exit code 1: not yet"); q.add_argument("pool", help="the data set of reviewed images"); q.add_argument("--drift", metavar="WHY", help="an alarm of drift, in words")
     q.add_argument("--review", action="append", metavar="FOLDER", help="annotations of late, to see how many proposals were accepted; may be given several times"); q.add_argument("--before", action="append", metavar="FOLDER", help="annotations when the model was new, to compare with")
     q.add_argument("--enough", type=int, default=50, help="new images that call for a training by themselves"); q.add_argument("--least", type=int, default=10, help="new images that any training needs"); q.add_argument("--cooldown", type=float, default=7., help="days between trainings")
-    q = add(sub, "retrain", gate_retrain, "train a candidate on reviewed images; promotes nothing"); q.add_argument("pool", help="the data set of reviewed images"); q.add_argument("--registry", help="folder of the gate, whose hold-out must not be trained on")
+    q = add(sub, "retrain", gate_retrain, "seed out", "train a candidate on reviewed images; promotes nothing"); q.add_argument("pool", help="the data set of reviewed images"); q.add_argument("--registry", help="folder of the gate, whose hold-out must not be trained on")
     q.add_argument("--base", action="append", metavar="FOLDER", help="older training images; may be given several times"); q.add_argument("--start", metavar="FOLDER", help="network to go on from"); q.add_argument("--steps", type=int, default=600, help="training steps")
-    q.add_argument("--side", type=int, default=128, help="of the crops, px")
+    q.add_argument("--side", type=int, default=128, help="of the crops, px"); q.add_argument("--resume", action="store_true", help="go on with the run in --out")

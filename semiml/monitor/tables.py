@@ -19,7 +19,7 @@ from ..metrics import wilson
 from ..metrology.table import table
 from .drift import CAUSES, calibrate, judge_lot, lot_stats
 from .profile import CHANGES, fit, line_lot, noise_slope, observe, periodogram, two_levels
-from ..reproduce import cell, once
+from ..reproduce import cell, cell_path, once
 
 # %% ../../nbs/api/99_monitor_tables.ipynb #99c00005
 SCALES = dict( # side of an image, px; images a lot; lots: of the reference, in control, after a change; lots before a change; lots that are waited for; at each place of the ramp; tiles of a real image
@@ -102,14 +102,12 @@ def real(scale:str, seed:int)->dict: # metrics
     return m
 
 # %% ../../nbs/api/99_monitor_tables.ipynb #99c00011
-_file = lambda row: "".join(c if c.isalnum() else "_" for c in row)
-
 def run_drift(out, scale:str="cpu", seeds=(0, 1, 2), data=("simulated", "real:prefab_soi")):
     "Cells 'drift KIND' of the table 'guide': 'drift none' with the false alarms, a cell for each change, and 'drift prefab_soi'. The real one is made for the first seed only. Those that are there stay. Raises `BadInput`, `CannotSave`."
     s, make = _scale(scale), {"none": in_control} | {k: functools.partial(after_change, kind=k) for k in TRUE}
     for seed in seeds:
-        for kind, f in make.items() if "simulated" in data else (): once(Path(out)/f"drift_{_file(kind)}_{scale}_{seed}.json", lambda: cell("guide", f"drift {kind}", seed, scale, "simulated", f(scale, seed), s | dict(change=CHANGES.get(kind, kind))))
-        if "real:prefab_soi" in data and seed == tuple(seeds)[0]: once(Path(out)/f"drift_prefab_soi_{scale}_{seed}.json", lambda: cell("guide", "drift prefab_soi", seed, scale, "real:prefab_soi", real(scale, seed), s | dict(tile=TILE)))
+        for kind, f in make.items() if "simulated" in data else (): once(cell_path(out, f"drift_{kind}", scale, seed), lambda: cell("guide", f"drift {kind}", seed, scale, "simulated", f(scale, seed), s | dict(change=CHANGES.get(kind, kind))))
+        if "real:prefab_soi" in data and seed == tuple(seeds)[0]: once(cell_path(out, "drift_prefab_soi", scale, seed), lambda: cell("guide", "drift prefab_soi", seed, scale, "real:prefab_soi", real(scale, seed), s | dict(tile=TILE)))
 
 # %% ../../nbs/api/99_monitor_tables.ipynb #99c00013
 def _rows(cells, row): return [c["metrics"] for c in cells if c["row"] == f"drift {row}"]

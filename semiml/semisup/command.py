@@ -38,16 +38,16 @@ def segment(args):
     print(f"{len(masks)} masks in {out}" + (f" (255 where the network is less than {args.sure:.0%} sure)" if args.sure else ""))
 
 # %% ../../nbs/api/72_semisup_command.ipynb #5e720006
-def add_parsers(top, add): # the subparsers, and add(to, name, run, help) of `semiml.cli`
+def add_parsers(top, add): # the subparsers, and add(to, name, run, options, help) of `semiml.cli`
     "The parsers of `semiml semisup`."
     sub = top.add_parser("semisup", help="segmentation from a few labels and many images without any").add_subparsers(metavar="COMMAND", required=True)
-    q = add(sub, "train", train, "train a segmentation network on labelled and unlabelled images")
+    q = add(sub, "train", train, "seed scale out", "train a segmentation network on labelled and unlabelled images")
     q.add_argument("data", help="folder of images with masks"); q.add_argument("--unlabelled", action="append", metavar="FOLDER", help="folder of images without masks; may be given several times")
     q.add_argument("--method", default="proposed", choices=("supervised", "cutmix", "unimatch", "proposed"), help="how unlabelled images are used"); q.add_argument("--steps", type=int, help="training steps; the default is the scale's")
     q.add_argument("--side", type=int, help="of the crops, px; the default is the scale's"); q.add_argument("--tau", type=float, default=.95, help="confidence that makes a pseudo-label")
     q.add_argument("--teacher", type=float, default=0., help="decay of a mean teacher, such as 0.99; 0: none"); q.add_argument("--flips", default="h", choices=("", "h", "v", "hv"), help="mirror images that could as well be real")
     q.add_argument("--perturb-labels", action="store_true", help="perturb the labelled images as well, with the noise of specimen, microscope and software"); q.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    q = add(sub, "segment", segment, "masks of images")
+    q = add(sub, "segment", segment, "out", "masks of images")
     q.add_argument("run", help="folder of a run or of its model"); q.add_argument("data", help="folder of images")
     q.add_argument("--window", type=int, help="side of overlapping windows, for images too large for the memory; the default is the whole image")
     q.add_argument("--sure", type=float, default=0., help="pixels with less confidence become 255 (nobody knows)")

@@ -14,7 +14,7 @@ from ..core import atomic_path, seed_for
 from ..datasets import open_dataset
 from ..judges import SegmentationIoU
 from ..metrology.features import runs
-from ..reproduce import cell, once, run_folder
+from ..reproduce import cell, cell_path, once, run_folder
 from ..segnet import load, predict
 from .method import TEM
 from .train import train
@@ -101,9 +101,7 @@ WHY = { # do unlabelled images of A help A, and if not, why? Nothing left to lea
 
 def row_why(s, scale, seed, name): # a cell
     how = dict(method="proposed", labels=s["labels"][0]) | WHY[name]; steps = how.pop("steps", s["steps"]); s = s | dict(steps=steps if scale != "ci" else s["steps"]); method, labels = how.pop("method"), how.pop("labels")
-    return row(s, scale, method, labels, "table2", seed, _file(name), name, **how)
-
-def _file(name): return name.replace(", ", "_").replace(" ", "_")
+    return row(s, scale, method, labels, "table2", seed, name, name, **how)
 
 def figure10(s, scale, seed=0, n=20): # a figure, and its cells
     from matplotlib.figure import Figure
@@ -122,21 +120,21 @@ def run(out, scale:str="cpu", seeds=(0,)):
     for seed in seeds:
         for table in tables:
             for k, labels in enumerate(s["labels"]):
-                for method in [m for m in ROWS if (table, m) != ("table3", "unimatch")]: once(root/table/f"{method}_A{20 + 40*k}_{scale}_{seed}.json", lambda: row(s, scale, method, labels, table, seed))
+                for method in [m for m in ROWS if (table, m) != ("table3", "unimatch")]: once(cell_path(root/table, f"{method}_A{20 + 40*k}", scale, seed), lambda: row(s, scale, method, labels, table, seed))
         if "table3" in tables: # the ablation is asked about the new device, and, with the same networks, about the old one
-            for name, how in ABLATION.items(): once(root/"table3"/f"ablation_{_file(name)}_{scale}_{seed}.json", lambda: row(s, scale, how.get("method", "proposed"), s["labels"][0], "table3", seed, _file(name), name, **{k: v for k, v in how.items() if k != "method"}))
+            for name, how in ABLATION.items(): once(cell_path(root/"table3", f"ablation_{name}", scale, seed), lambda: row(s, scale, how.get("method", "proposed"), s["labels"][0], "table3", seed, name, name, **{k: v for k, v in how.items() if k != "method"}))
             continue
-        for name in WHY: once(root/"table2"/f"why_{_file(name)}_{scale}_{seed}.json", lambda: row_why(s, scale, seed, name))
-        if not all((root/"figure10"/f"{m}_{scale}_{seed}.json").exists() for m in ("supervised", "proposed")):
+        for name in WHY: once(cell_path(root/"table2", f"why_{name}", scale, seed), lambda: row_why(s, scale, seed, name))
+        if not all(cell_path(root/"figure10", m, scale, seed).exists() for m in ("supervised", "proposed")):
             fig, cells = figure10(s, scale, seed)
-            for m, c in zip(("supervised", "proposed"), cells): once(root/"figure10"/f"{m}_{scale}_{seed}.json", lambda: c)
-            with atomic_path(root/"figure10"/f"figure10_{scale}_{seed}.png") as tmp: fig.savefig(tmp, format="png")
+            for m, c in zip(("supervised", "proposed"), cells): once(cell_path(root/"figure10", m, scale, seed), lambda: c)
+            with atomic_path(cell_path(root/"figure10", "figure10", scale, seed, ".png")) as tmp: fig.savefig(tmp, format="png")
 
 def run_real(out, scale:str="cpu", seeds=(0,), labels=(2, 5, 10)):
     "The cells of super1 that are missing in the folder `out`. Raises `BadInput`, `CannotSave`."
     for seed in seeds:
         for method in ROWS:
-            for n in labels: once(Path(out)/f"semisup_{method}_{n}_{scale}_{seed}.json", lambda: row_real(SCALES[scale], scale, method, n, seed))
+            for n in labels: once(cell_path(out, f"semisup_{method}_{n}", scale, seed), lambda: row_real(SCALES[scale], scale, method, n, seed))
 
 # %% ../../nbs/api/96_semisup_tables.ipynb #5e960014
 def row_real(s, scale, method, labels, seed): # a cell

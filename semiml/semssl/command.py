@@ -37,7 +37,7 @@ def pretrain(args):
 def _pretrained(args, x, g, show):
     from semiml.semssl.pretrain import pretrain
     out = need_out(args); how = {} if args.workers is None else dict(workers=args.workers)
-    m = pretrain(x, out, args.scale, args.steps, args.n, groups=g, mask_ratio=args.mask_ratio, kinds={"both": ("self", "cross"), "none": ()}.get(args.contrast, (args.contrast,)), start=args.start, seed=args.seed, resume=args.resume, progress=show, record=dict(data=[str(f) for f in args.data], context=args.context), **how)
+    m = pretrain(x, out, args.scale, args.steps, args.batch, groups=g, mask_ratio=args.mask_ratio, kinds={"both": ("self", "cross"), "none": ()}.get(args.contrast, (args.contrast,)), start=args.start, seed=args.seed, resume=args.resume, progress=show, record=dict(data=[str(f) for f in args.data], context=args.context), **how)
     print(f"pretrained on {len(x)} pairs in {len(set(g.tolist()))} groups; the encoder is in {out/'model'}: timm.create_model('{m.net.create['model_name']}', checkpoint_path='{out/'model/model.safetensors'}', ...) with the arguments of its config.json")
 
 def _from_shards(args): # they stay on the disk: memory does not grow with their number
@@ -79,14 +79,14 @@ def classify(args):
     atomic_write(out/"classes.csv", text.getvalue()); print(f"{len(p)} pairs in {out/'classes.csv'}, {int((~sure).sum())} of them unknown (less than {args.sure:.0%} sure)")
 
 # %% ../../nbs/api/87_semssl_command.ipynb #58219b90
-def add_parsers(top, add): # the subparsers, and add(to, name, run, help) of `semiml.cli`
+def add_parsers(top, add): # the subparsers, and add(to, name, run, options, help) of `semiml.cli`
     "The parsers of `semiml semssl`."
     sub = top.add_parser("semssl", help="defect classification from pairs of magnifications").add_subparsers(metavar="COMMAND", required=True)
-    q = add(sub, "pretrain", pretrain, "pretrain an encoder on pairs without labels"); q.add_argument("data", nargs="+", help="folder with low/, high/ and labels.csv, several may be given; or one of shards, see `semssl.shards.write_shards`")
-    q.add_argument("--side", type=int, help="px that the encoder sees; the default is the scale's"); q.add_argument("--steps", type=int, help="training steps; the default is the scale's"); q.add_argument("--n", type=int, help="sites a step"); q.add_argument("--workers", type=int, help="processes that prepare batches, beside each that trains")
+    q = add(sub, "pretrain", pretrain, "seed scale out", "pretrain an encoder on pairs without labels"); q.add_argument("data", nargs="+", help="folder with low/, high/ and labels.csv, several may be given; or one of shards, see `semssl.shards.write_shards`")
+    q.add_argument("--side", type=int, help="px that the encoder sees; the default is the scale's"); q.add_argument("--steps", type=int, help="training steps; the default is the scale's"); q.add_argument("--batch", type=int, help="sites a step"); q.add_argument("--workers", type=int, help="processes that prepare batches, beside each that trains")
     q.add_argument("--mask-ratio", type=float, default=.25, help="share of the patches that is hidden"); q.add_argument("--contrast", default="both", choices=("both", "self", "cross", "none"), help="across augmentations, magnifications, or both")
     q.add_argument("--group", default="device,site", help="pairs that agree in these columns are not told apart"); q.add_argument("--start", help="timm checkpoint to begin with"); q.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    q = add(sub, "finetune", finetune, "a defect classifier from labelled pairs"); q.add_argument("data", help="folder of pairs with labels"); q.add_argument("encoder", help="folder of a pretraining run; none: random weights")
+    q = add(sub, "finetune", finetune, "seed scale out", "a defect classifier from labelled pairs"); q.add_argument("data", help="folder of pairs with labels"); q.add_argument("encoder", help="folder of a pretraining run; none: random weights")
     q.add_argument("--start", help="with none: timm checkpoint to begin with"); q.add_argument("--held-out", type=float, default=.25, help="share of the pairs, of the last wafers, to judge and calibrate with"); q.add_argument("--steps", type=int, help="training steps"); q.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    q = add(sub, "classify", classify, "the defect class of each pair"); q.add_argument("run", help="folder of a fine-tuning run"); q.add_argument("data", help="folder of pairs"); q.add_argument("--sure", type=float, default=0., help="least probability of an answer; below it: unknown")
+    q = add(sub, "classify", classify, "out", "the defect class of each pair"); q.add_argument("run", help="folder of a fine-tuning run"); q.add_argument("data", help="folder of pairs"); q.add_argument("--sure", type=float, default=0., help="least probability of an answer; below it: unknown")
     for c in sub.choices.values(): c.add_argument("--context", type=float, help="of the low images only what surrounds the high field, so many of its sides, where it can be found; the default is what the run before used, else all")

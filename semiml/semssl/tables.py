@@ -11,7 +11,7 @@ import sys, warnings
 from pathlib import Path
 import numpy as np, torch
 from ..core import atomic_path, seed_for
-from ..reproduce import cell, once, run_folder
+from ..reproduce import cell, cell_path, once, run_folder
 from . import classify, probe
 from .model import encoder, hidden, load_encoder
 from .pairs import encode_gray
@@ -61,7 +61,6 @@ def fully_hidden(s, ratio:float, n:int=200, patch:int=8, draws:int=1000, magnifi
 # %% ../../nbs/api/97_semssl_tables.ipynb #70a7ab1e
 ROWS = { # of table 4: settings of `pretrain`, None: random weights
     "CE (from scratch)": None, "MAE 0.75": dict(mask_ratio=.75, kinds=()), "MAE 0.25": dict(kinds=()), "MAE+CL self": dict(kinds=("self",)), "MAE+CL cross": dict(kinds=("cross",)), "MAE+CL (Proposed)": dict(kinds=("self", "cross"))}
-_file = lambda row: "".join(c if c.isalnum() or c == "." else "_" for c in row).strip("_")
 
 def layouts(wafers)->np.ndarray: # (N,) group of each site
     "Which sites have the same layout, and so are no negatives of each other: all lines, all contacts; of routed wires each site has its own."
@@ -71,7 +70,7 @@ def pretrained(s, scale, row, device, seed, weights=None):
     "The encoder of a row, trained or read. On device B, which has no other images, the labelled ones serve without their labels."
     size = {} if scale == "paper" else dict(img_size=s["side"]); fresh = dict(create=s["create"], weights=weights, seed=seed_for(seed, "net"))
     if weights or ROWS.get(row) is None: return encoder(**fresh, **size)
-    out = run_folder("table4", f"{_file(row)}_{device}_{scale}_{seed}{_at(s)}")
+    out = run_folder("table4", f"{row}_{device}_{scale}_{seed}{_at(s)}")
     if not (out/"model/config.json").exists():
         x, _, w = data(s, device, "free" if s["free"][device] else "labelled", seed)
         pretrain(x, out, scale, s["steps"], s["n"], s["create"], layouts(w), seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty(), **ROWS[row])
@@ -83,7 +82,7 @@ def some(y, share)->np.ndarray: # indices
 
 def fine_tuned(s, scale, name, device, seed, net, share:float=1.)->tuple: # trained or read: classifier, seconds
     "A classifier on a share of the labelled sites of a device."
-    out = run_folder("table4", f"fine_{_file(name)}_{device}_{share:g}_{scale}_{seed}{_at(s)}"); x, y, _ = data(s, device, "labelled", seed); i = some(y, share)
+    out = run_folder("table4", f"fine_{name}_{device}_{share:g}_{scale}_{seed}{_at(s)}"); x, y, _ = data(s, device, "labelled", seed); i = some(y, share)
     if not (out/"model/config.json").exists():
         with warnings.catch_warnings(): warnings.simplefilter("ignore"); classify.train(x[i], y[i], NAMES, out, net, steps=s["fine_steps"], n=s["fine_n"], lr=s["fine_lr"], seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty()) # with few labels classes have one sample, as intended
     return classify.load(out/"model"), read_log(out)[-1]["seconds"]
@@ -99,11 +98,11 @@ def known(s, net, device, seed)->dict: # what frozen features know
 # %% ../../nbs/api/97_semssl_tables.ipynb #99912bda
 def row4(s, scale, row, seed, table="table4")->dict: # a cell of table 4, or of the same rows with other images
     net = pretrained(s, scale, row, "A", seed, weights=True if row == "CE (ImageNet)" else None); frozen = known(s, net, "A", seed); c, seconds = fine_tuned(s, scale, row, "A", seed, net)
-    log = read_log(run_folder("table4", f"{_file(row)}_A_{scale}_{seed}{_at(s)}")); m = judged(s, c, "A") | frozen | ({"pretrain/found": log[-1]["found"]} if log and "found" in log[-1] else {})
+    log = read_log(run_folder("table4", f"{row}_A_{scale}_{seed}{_at(s)}")); m = judged(s, c, "A") | frozen | ({"pretrain/found": log[-1]["found"]} if log and "found" in log[-1] else {})
     return cell(table, row, seed, scale, "simulated", m, s | dict(pretraining=ROWS.get(row), pretrain_seconds=log[-1]["seconds"] if log else 0., train_seconds=seconds))
 
 def row_labels(s, scale, row, share, seed, table4=None)->dict: # accuracy against the number of labels; "ResNet" is a convolutional network from scratch; table4: folder of the cells where a run with all labels may be already
-    path = Path(table4 or "")/f"{_file(row)}_{scale}_{seed}.json"
+    path = cell_path(table4 or "", row, scale, seed)
     if table4 and share == 1 and path.exists():
         done = once(path, None); return cell("labels", row, seed, scale, "simulated", {"1/accuracy": done["metrics"]["accuracy"]}, done["config"] | dict(share=1., labels=s["labelled"]["A"]), run=f"that of {path.name} of table 4, commit {done['commit']}")
     net = encoder(dict(model_name=s["resnet"]), seed=seed_for(seed, "net")) if row == "ResNet (from scratch)" else pretrained(s, scale, row, "A", seed)
@@ -124,11 +123,11 @@ def run(out, scale:str="cpu", seeds=(0,)):
     s, out, root = SCALES[scale], Path(out), Path(out).parent
     for seed in seeds:
         if out.name == "table5":
-            for row in ROWS5: once(out/f"{_file(row)}_{scale}_{seed}.json", lambda: row5(s, scale, row, seed))
+            for row in ROWS5: once(cell_path(out, row, scale, seed), lambda: row5(s, scale, row, seed))
             continue
-        for row in [*(["CE (ImageNet)"] if scale == "paper" else []), *ROWS]: once(out/f"{_file(row)}_{scale}_{seed}.json", lambda: row4(s, scale, row, seed))
-        for row in NEAR: once(root/"near"/f"{_file(row)}_{scale}_{seed}.json", lambda: row4(s | dict(magnification=2.), scale, row, seed, "near"))
+        for row in [*(["CE (ImageNet)"] if scale == "paper" else []), *ROWS]: once(cell_path(out, row, scale, seed), lambda: row4(s, scale, row, seed))
+        for row in NEAR: once(cell_path(root/"near", row, scale, seed), lambda: row4(s | dict(magnification=2.), scale, row, seed, "near"))
         for row in CURVE:
-            for share in (*s["shares"], 1.): once(root/"labels"/f"{_file(row)}_{share:g}_{scale}_{seed}.json", lambda: row_labels(s, scale, row, share, seed, out))
-        once(root/"figure11"/f"hidden_{scale}_{seed}.json", lambda: cell("figure11", "fully hidden", seed, scale, "simulated", {f"{m}/{r:g}/{name}": float(v[pick].mean()) for m in ("low", "high") for r in (.25, .5, .75)
+            for share in (*s["shares"], 1.): once(cell_path(root/"labels", f"{row}_{share:g}", scale, seed), lambda: row_labels(s, scale, row, share, seed, out))
+        once(cell_path(root/"figure11", "hidden", scale, seed), lambda: cell("figure11", "fully hidden", seed, scale, "simulated", {f"{m}/{r:g}/{name}": float(v[pick].mean()) for m in ("low", "high") for r in (.25, .5, .75)
              for v, k in [fully_hidden(s, r, 20 if scale == "ci" else 200, s["side"]//8 if scale == "ci" else 8, magnification=m, seed=seed)] for name, pick in (("all", k > 0), ("small", k <= np.median(k)))}, s))

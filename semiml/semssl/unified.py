@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ..core import atomic_path, seed_for
 from ..judges import SegmentationIoU
 from ..micrograph import area_resize
-from ..reproduce import cell, once, run_folder
+from ..reproduce import cell, cell_path, once, run_folder
 from ..segnet import predict, train_supervised
 from ..semisup import tables as plugs
 from . import classify, tables as pairs
@@ -74,7 +74,7 @@ def segmented(s, scale, name, net, seed)->dict: # mean IoU with twenty labels of
     v = {k: float(o) for k, o in iou.compute().items()}; return {"TEM mIoU": v["miou_all"], "TEM mIoU, material": v["miou_material"], "TEM IoU, defect": v["miou_defect"]}
 
 def row(s, scale, name, seed)->dict: # a cell
-    for_sem, for_tem, steps = ROWS[name]; file = name.replace(", ", "_").replace(" ", "_").replace("'", ""); out = run_folder("unified", f"classify_{file}_{scale}_{seed}"); x, y, _ = pairs.data(s, "A", "labelled", seed)
+    for_sem, for_tem, steps = ROWS[name]; out = run_folder("unified", f"classify_{name}_{scale}_{seed}"); x, y, _ = pairs.data(s, "A", "labelled", seed)
     if not (out/"model/config.json").exists(): classify.train(x, y, pairs.NAMES, out, network(s, scale, for_sem, steps, seed), steps=s["fine_steps"], n=s["fine_n"], lr=s["fine_lr"], seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty())
     v = pairs.judged(s, classify.load(out/"model"), "A"); m = {"SEM accuracy": v["accuracy"], "SEM macro F1": v["macro F1"]} | segmented(s, scale, file, network(s, scale, for_tem, steps, seed), seed)
     seconds = {k: read_log(run_folder("unified", f"{k}_{steps}_{scale}_{seed}"))[-1]["seconds"] for k in {for_sem, for_tem} - {None}}
@@ -83,4 +83,4 @@ def row(s, scale, name, seed)->dict: # a cell
 def run(out, scale:str="cpu", seeds=(0,)):
     "The cells that are missing in the folder `out`. Raises `BadInput`, `CannotSave`."
     for seed in seeds:
-        for name in ROWS: once(Path(out)/f"{name.replace(', ', '_').replace(' ', '_')}_{scale}_{seed}.json".replace("'", ""), lambda: row(pairs.SCALES[scale], scale, name, seed))
+        for name in ROWS: once(cell_path(out, name, scale, seed), lambda: row(pairs.SCALES[scale], scale, name, seed))

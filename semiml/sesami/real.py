@@ -12,7 +12,7 @@ from ..align import align, apply
 from ..core import BadInput
 from ..datasets import open_dataset
 from ..micrograph import area_resize
-from ..reproduce import cell, once, run_folder
+from ..reproduce import cell, cell_path, once, run_folder
 from .edit import iou
 from .lora import load_adapter, trainable_share
 from .model import load
@@ -65,4 +65,4 @@ def run(out, scale:str="cpu", seeds=(0,)):
     steps = dict(ci=4, cpu=200, paper=5000)[scale]; size = dict(ci=128, cpu=512, paper=1024)[scale]
     for seed in seeds:
         for name in SETS:
-            for adapted in (False, True): once(Path(out)/f"{name}_{'sesami' if adapted else 'sam'}_{scale}_{seed}.json", lambda: row(name, adapted, scale, seed, steps, size))
+            for adapted in (False, True): once(cell_path(out, f"{name}_{'sesami' if adapted else 'sam'}", scale, seed), lambda: row(name, adapted, scale, seed, steps, size))
