@@ -50,6 +50,8 @@ bench: $(STAMP)  ## speed of the simulators and of the methods, into nbs/results
 	$(PY) tools/bench.py --out nbs/results/speed
 	$(PY) tools/bench.py --out nbs/results/speed --semisup
 	$(PY) tools/bench_steps.py --out nbs/results/speed
+	$(PY) tools/bench_shards.py --out nbs/results/scaleout
+	$(PY) tools/bench_ddpm.py --minutes 2 --out nbs/results/speed
 	@if $(PY) -c 'import lightly' 2>/dev/null; then $(PY) tools/bench.py --out nbs/results/speed --semssl; else echo "no lightly: pretraining is not timed"; fi
 	@if [ -n "$$SEMIML_WEIGHTS" ]; then $(PY) tools/bench.py --out nbs/results/speed --sesami; else echo "no SEMIML_WEIGHTS: SeSAMI is not timed"; fi
 

@@ -1,14 +1,15 @@
-"""Time to equal quality: `python tools/bench_ddpm.py --minutes 8 --times 10 [--only PEER] [--out nbs/results/speed]`
+"""Time to equal quality: `python tools/bench_ddpm.py --minutes 8 [--only PEER] [--out nbs/results/speed]`
 
 The progressive DDPM of semiml beside two peers on the same fifteen simulated images, with a U-Net of the same size, on one machine with one thread: denoising-diffusion-pytorch (`pip install denoising-diffusion-pytorch`)
 and diffusers' example for unconditional training, each with its defaults (whole images in batches of four, float32) and with the best setting that we found for it (bfloat16 where the processor has it, crops of 64 px, a higher learning rate).
-Each peer gets `--times` as many minutes as semiml. At some points of each training eight images are drawn and judged by figures of `ddpm.evaluate`; a peer has reached semiml's quality where the spectra of image and noise and the gray
-values are at most a tenth farther from the real ones than semiml's at its end. Runs go on where they were stopped, in the folder SEMIML_RUNS; they take hours.
+A peer with its defaults gets ten times as many minutes as semiml, at its best three times. At some points of each training eight images are drawn and judged by figures of `ddpm.evaluate`; a peer has reached semiml's quality where the spectra of image and noise and the gray
+values are at most a tenth farther from the real ones than semiml's at its end. Runs go on where they were stopped, in the folder SEMIML_RUNS; all of them take 27 times `--minutes`.
 """
 import argparse
 import json
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from scipy.stats import wasserstein_distance
 
 from semiml.core import atomic_write, best_precision, seed_for
 from semiml.ddpm.model import PatchDDPM
-from semiml.ddpm.patches import PatchBatches, make_stages, plan_steps, resumed_stages
+from semiml.ddpm.patches import PatchBatches, levels_for, make_stages, plan_steps, resumed_stages
 from semiml.ddpm.sample import sample
 from semiml.ddpm.tables import SCALES, device, stack
 from semiml.metrics import psd_distance
@@ -93,9 +94,9 @@ class Ours(PatchDDPM):
     def draw(self, n, size): return self.to_unit(torch.tensor(sample(self.eval(), n, size, progress=False)))
 
 
-PEERS = {  # model, images a batch, crop, learning rate, precision
-    "denoising-diffusion-pytorch": (Theirs, 4, None, 8e-5, "no"), "diffusers example": (Example, 4, None, 1e-4, "no"),
-    "denoising-diffusion-pytorch, best": (Theirs, 8, (64, 64), 4e-4, best_precision()), "diffusers example, best": (Example, 8, (64, 64), 4e-4, best_precision())}
+PEERS = {  # model, times semiml's minutes, images a batch, crop, learning rate, precision
+    "denoising-diffusion-pytorch": (Theirs, 10, 4, None, 8e-5, "no"), "diffusers example": (Example, 10, 4, None, 1e-4, "no"),
+    "denoising-diffusion-pytorch, best": (Theirs, 3, 8, (64, 64), 4e-4, best_precision()), "diffusers example, best": (Example, 3, 8, (64, 64), 4e-4, best_precision())}
 
 
 def points(name, model, batches, minutes, images, held, **how):
@@ -128,24 +129,27 @@ def points(name, model, batches, minutes, images, held, **how):
 
 p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 p.add_argument("--minutes", type=float, default=8., help="of semiml's training")
-p.add_argument("--times", type=float, default=10., help="so many times as long for each peer")
 p.add_argument("--only", choices=PEERS, help="one peer; the default is all")
 p.add_argument("--out", type=Path, help="folder for the result cells; by default they are only printed")
 args = p.parse_args()
 torch.set_num_threads(1)
 s = SCALES["cpu"]
 images, held = (stack(device(s, "A", s[k], k2)) for k, k2 in (("n", "train"), ("held", "held")))
+LEVELS = levels_for(images.shape[1:])
 unit = torch.tensor((images - images.min()) / np.ptp(images) * 2 - 1)[:, None]
 torch.manual_seed(0)
-mine = Ours(images.shape[1:], 3, (images.min(), images.max()), None, CHANNELS, flips="h")
+mine = Ours(images.shape[1:], LEVELS, (images.min(), images.max()), None, CHANNELS, flips="h")
 there = run_folder("bench_ddpm", "semiml")
-stages = resumed_stages(there) if (there / "config.json").exists() else plan_steps(make_stages(images.shape[1:], 3), args.minutes, model=mine)
-own, per_s = points("semiml", mine, PatchBatches(unit, stages, 3, "h"), args.minutes, images, held, steps=sum(k["steps"] for k in stages), config=dict(stages=stages), precision=best_precision())
+stages = resumed_stages(there) if (there / "config.json").exists() else plan_steps(make_stages(images.shape[1:], LEVELS, pixels=s["options"]["pixels"]), args.minutes, model=mine, images=len(images))
+own, per_s = points("semiml", mine, PatchBatches(unit, stages, LEVELS, "h"), args.minutes, images, held, steps=sum(k["steps"] for k in stages), config=dict(stages=stages), precision=best_precision())
 goal = {k: 1.1 * own[-1][1][k] for k in JUDGED}
-for name, (kind, n, side, lr, precision) in PEERS.items():
+for name, (kind, times, n, side, lr, precision) in PEERS.items():
     if args.only not in (None, name): continue
+    if kind is Theirs and not find_spec("denoising_diffusion_pytorch"):
+        print(f"{name}: not installed, so it is not timed (pip install denoising-diffusion-pytorch)", flush=True)
+        continue
     torch.manual_seed(0)
-    seen, rate = points(name, kind(images.shape[1:]), Crops(unit, n, side), args.minutes * args.times, images, held, lr=lr, warmup=0, weight_decay=0., precision=precision)
+    seen, rate = points(name, kind(images.shape[1:]), Crops(unit, n, side), args.minutes * times, images, held, lr=lr, warmup=0, weight_decay=0., precision=precision)
     reached = next((t for t, m in seen if all(m[k] <= goal[k] for k in JUDGED)), None)
     metrics = {"semiml minutes": own[-1][0], "peer minutes": seen[-1][0], "minutes to equal quality": reached or float("nan"), "time ratio": own[-1][0] / reached if reached else float("nan"), "steps/s": rate,
                "images/s": rate * n, **{f"semiml {k}": v for k, v in own[-1][1].items()}, **{f"peer {k}": v for k, v in seen[-1][1].items()}}

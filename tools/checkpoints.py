@@ -45,7 +45,7 @@ p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 p.add_argument("--steps", type=int, default=1800)
 p.add_argument("--images", type=int, default=100, help="of each process")
 args = p.parse_args()
-s = SCALES["cpu"]
+s = SCALES["cpu"] | dict(shape=(192, 256), pixel=.5, options=dict(scale="cpu"))
 scenes = [x for process in "AB" for x in device(s, process, args.images, "checkpoint")]
 run = run_folder("ddpm", f"checkpoint_{args.images}_{args.steps}")
 if not (run / "model" / "semiml.json").exists():

@@ -37,10 +37,10 @@ from ..sim import tem
 
 # %% ../../nbs/api/98_ddpm_tables.ipynb #98a00006
 MODULE = "finfet_gate"
-SCALES = dict( # shape; training, held-out and generated images; steps of the DDPM, of a transfer, of a classifier; of the network that measures: images a process, steps; of networks downstream; test images
-    ci=dict(shape=(64, 96), n=4, held=4, drawn=4, steps=10, transfer=4, transfer_n=(3,), guide=4, judge_n=3, judge_steps=4, down_steps=4, synthetic=4, test=3, targets=(6.5,), scales=(1.,), draw_steps=3, times=(2, 4), sam_size=None, sam_steps=3, options=dict(scale="ci", max_side=96)),
-    cpu=dict(shape=(192, 256), n=15, held=15, drawn=32, steps=1000, transfer=300, transfer_n=(3, 5, 10, 15), guide=1500, judge_n=60, judge_steps=900, down_steps=500, synthetic=60, test=30, targets=(6., 6.5, 7.), scales=(1., 4.), draw_steps=30, times=(10, 20, 50, 1000), sam_size=512, sam_steps=300, options=dict(scale="cpu")),
-    paper=dict(shape=(1024, 1024), n=15, held=15, drawn=64, steps=60_000, transfer=10_000, transfer_n=(3, 5, 10, 15), guide=20_000, judge_n=400, judge_steps=10_000, down_steps=10_000, synthetic=500, test=90, targets=(6., 6.5, 7.), scales=(1., 2., 4., 8.), draw_steps=30, times=(10, 20, 50, 1000), sam_size=1024, sam_steps=4000, options=dict(scale="paper")))
+SCALES = dict( # shape; nm of a pixel; training, held-out and generated images; steps of the DDPM, of a transfer, of a classifier; of the network that measures: images a process, steps; of networks downstream; test images
+    ci=dict(shape=(64, 96), pixel=.5, n=4, held=4, drawn=4, steps=10, transfer=4, transfer_n=(3,), guide=4, judge_n=3, judge_steps=4, down_steps=4, synthetic=4, test=3, targets=(6.5,), scales=(1.,), draw_steps=3, times=(2, 4), sam_size=None, sam_steps=3, options=dict(scale="ci", max_side=96, pixels=2048)),
+    cpu=dict(shape=(96, 128), pixel=1., n=15, held=15, drawn=32, steps=1500, transfer=300, transfer_n=(3, 5, 10, 15), guide=1500, judge_n=60, judge_steps=900, down_steps=500, synthetic=30, test=30, targets=(6., 6.5, 7.), scales=(1., 4.), draw_steps=30, times=(10, 20, 50, 1000), sam_size=512, sam_steps=300, options=dict(scale="cpu", max_side=128, pixels=12_288)),
+    paper=dict(shape=(1024, 1024), pixel=.5, n=15, held=15, drawn=64, steps=60_000, transfer=10_000, transfer_n=(3, 5, 10, 15), guide=20_000, judge_n=400, judge_steps=10_000, down_steps=10_000, synthetic=500, test=90, targets=(6., 6.5, 7.), scales=(1., 2., 4., 8.), draw_steps=30, times=(10, 20, 50, 1000), sam_size=1024, sam_steps=4000, options=dict(scale="paper", pixels=524_288)))
 
 class Scenes:
     "Simulated scenes as a `Dataset`: images, masks, and names."
@@ -51,7 +51,7 @@ class Scenes:
 
 def device(s:dict, process:str, n:int, purpose:str, seed:int=0)->list: # scenes
     "n images of the device, each of a lamella and a sitting of its own. No two purposes or seeds share one."
-    return [tem.scene(MODULE, seed_for(seed, "ddpm", purpose, process, i), process, shape=s["shape"]) for i in range(n)]
+    return [tem.scene(MODULE, seed_for(seed, "ddpm", purpose, process, i), process, shape=s["shape"], pixel_size_nm=s["pixel"]) for i in range(n)]
 
 def stack(scenes): return np.stack([x.image for x in scenes])
 def scene_truth(x)->dict: # nm
@@ -63,7 +63,7 @@ def scene_truth(x)->dict: # nm
 # %% ../../nbs/api/98_ddpm_tables.ipynb #98a00008
 def instrument(s:dict, scale:str):
     "The network that measures, trained once."
-    out = run_folder("ddpm", f"instrument_{scale}")
+    out = run_folder("ddpm", f"instrument_{s['shape'][0]}_{scale}")
     if not (out/"model/config.json").exists():
         data = [x for p in "AB" for x in device(s, p, s["judge_n"], "instrument")]; side = 128 if min(s["shape"]) >= 128 else 64
         save_net(train_supervised([x.image for x in data], [x.mask for x in data], len(data[0].classes), out, s["judge_steps"], size=(side, side), resume=(out/"config.json").exists(), progress=sys.stderr.isatty()), out/"model", data[0].classes)
@@ -91,12 +91,12 @@ def against(net, pixel, generated, truth:list)->dict: # metrics
     return out
 
 # %% ../../nbs/api/98_ddpm_tables.ipynb #98a00010
-def network(s:dict, scale:str, seed:int, name:str, **options): # a PatchDDPM, trained or read; options: `ddpm.patches.train`
-    out = run_folder("ddpm", f"{name}_{scale}_{seed}")
-    if not (out/"model/semiml.json").exists(): train(Scenes(device(s, "A", s["n"], "train", seed)), out, **s["options"], steps=s["steps"], flips="h", seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty(), **options)
+def network(s:dict, scale:str, seed:int, name:str, larger:int=1, **options): # a PatchDDPM, trained or read; batches so many times as large, and fewer of them; options: `ddpm.patches.train`
+    out, o = run_folder("ddpm", f"{name}_{scale}_{seed}"), s["options"] | dict(pixels=larger*s["options"]["pixels"]) | options; steps = max(1, s["steps"]//larger)
+    if not (out/"model/semiml.json").exists(): train(Scenes(device(s, "A", s["n"], "train", seed)), out, **o, steps=steps, flips="h", seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty())
     return load(out/"model")
 
-KINDS = {"generated": {}, "generated, augmented": dict(augment=True), "generated, whole images at once": dict(levels=1)}
+KINDS = {"generated": {}, "generated, augmented": dict(augment=True), "generated, whole images at once": dict(levels=1), "generated, batches three times as large": dict(larger=3)}
 
 def judged(s, scale, generated, train_on, held, truth, pixel): # metrics of generated images
     m = evaluate(generated, stack(train_on), stack(held), data_range=float(np.ptp(stack(held))), flips="h", progress=False)["metrics"]
@@ -124,7 +124,7 @@ def row_guidance(s, scale, seed, target, strength): # a cell
     model, data, out = network(s, scale, seed, "generated"), device(s, "A", s["n"], "train", seed), run_folder("ddpm", f"guide_{scale}_{seed}")
     if not (out/"classifier").exists(): train_classifier(stack(data), None, {"CD nm": [scene_truth(x)["cd"] for x in data]}, model, out, s["guide"], seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty())
     g = guidance(load_classifier(out/"classifier", model), {"CD nm": float(target)}, strength) if strength else None
-    got = sample(model, s["drawn"], steps=s["draw_steps"], seed=seed, guide=g, progress=False); say = measured(instrument(s, scale), model.config["pixel_size"]); cd = [v["cd"] for v in map(say, got) if "cd" in v]
+    got = sample(model, min(16, s["drawn"]), steps=s["draw_steps"], seed=seed, guide=g, progress=False); say = measured(instrument(s, scale), model.config["pixel_size"]); cd = [v["cd"] for v in map(say, got) if "cd" in v]
     return cell("ddpm", f"guidance, CD {target:g} nm, scale {strength:g}", seed, scale, "simulated", {"CD nm": float(np.mean(cd)) if cd else float("nan"), "CD sd nm": float(np.std(cd)) if cd else float("nan"), "found": len(cd)/len(got)}, s | dict(target=target, strength=strength))
 
 def with_maps(s, scale, seed): # a model that follows label maps, told of augmentation as well
