@@ -39,9 +39,11 @@ class Images:
     def __len__(self): return len(self.names)
     def __getitem__(self, i): return Micrograph(self.images[i], self.pixel, "SEM", name=self.names[i])
 
+def _options(s): return s["options"] | dict(max_side=s["real_side"]) # of `ddpm.patches.train`, for real images
+
 def real_sets(s): # images to train on, images held out, names: every fifth is held out; the names sort by the fineness of the pattern
     ds = open_dataset("prefab_soi"); parts = [ds.subset([i for i in range(len(ds)) if (i % 5 == 2) == held]) for held in (False, True)]
-    size = options(shape=ds[0].shape, **s["options"])["size"]; got = [prepare(p, size=size) for p in parts]
+    size = options(shape=ds[0].shape, **_options(s))["size"]; got = [prepare(p, size=size) for p in parts]
     return Images(got[0][0], got[0][1], got[0][2]), got[1][0]
 
 def simulated_sem(s, n, seed=0): # images of several patterns, as large as the real ones, and with their pixel size
@@ -55,9 +57,9 @@ def real_network(s, scale, seed, row):
         data, _ = real_sets(s)
         if row == "real, from simulation":
             first = run_folder("ddpm", f"simulated_sem_{scale}_{seed}")
-            if not (first/"model/semiml.json").exists(): train(simulated_sem(s, s["judge_n"], seed), first, **s["options"], steps=half, flips="hv", seed=seed, resume=(first/"config.json").exists(), progress=quiet)
-            transfer(load(first/"model"), data, out, "full", steps=half, seed=seed, resume=go_on, progress=quiet, **({} if scale != "ci" else dict(patch=16, pixels=2048)))
-        else: train(data, out, **s["options"], steps=REAL[row]*half, flips="hv", seed=seed, resume=go_on, progress=quiet)
+            if not (first/"model/semiml.json").exists(): train(simulated_sem(s, s["judge_n"], seed), first, **_options(s), steps=half, flips="hv", seed=seed, resume=(first/"config.json").exists(), progress=quiet)
+            transfer(load(first/"model"), data, out, "full", steps=half, seed=seed, resume=go_on, progress=quiet, pixels=s["options"]["pixels"], **({} if scale != "ci" else dict(patch=16)))
+        else: train(data, out, **_options(s), steps=REAL[row]*half, flips="hv", seed=seed, resume=go_on, progress=quiet)
     return load(out/"model")
 
 def row_real(s, scale, seed, row, picture=None)->dict: # a cell; picture: a file for the real images beside the drawn ones
@@ -77,7 +79,7 @@ def beside(data, got, path): # reduced in size, with the source named
 
 # %% ../../nbs/api/98_ddpm_more_tables.ipynb #98r00008
 def row_real_regions(s, scale, seed, method)->dict: # a cell
-    parts = soi(s["options"].get("max_side") or 256, least_px=400.); images, truth = zip(*[pair for part in parts for pair in part]); images = [im.astype(np.float32) for im in images]
+    parts = soi(s["real_side"], least_px=400.); images, truth = zip(*[pair for part in parts for pair in part]); images = [im.astype(np.float32) for im in images]
     r = matched_iou(METHODS[method](real_network(s, scale, seed, "real, from scratch"), images, 2, seed=seed), list(truth))
     return cell("ddpm", f"regions, {method}", seed, scale, "real:prefab_soi", {"mIoU": r["miou"]} | {f"IoU {('oxide', 'silicon')[k]}": v for k, v in r["per_class"].items() if k < 2}, s | dict(regions=2, images=len(images)))
 
@@ -96,7 +98,7 @@ def row_detection(s, scale, seed, row)->dict: # a cell
     images, masks = [x.image for x in data], [plugs.label(x) for x in data]; quiet = sys.stderr.isatty()
     if "synthetic" in row:
         out = run_folder("ddpm", f"defects_{scale}_{seed}"); given = Images(np.stack(images), data[0].pixel_size, [f"plug_{i:02d}" for i in range(len(data))])
-        if not (out/"model/semiml.json").exists(): train(given, out, **s["options"], steps=s["steps"], flips="h", augment=True, maps=np.stack(masks), classes=plugs.NAMES, seed=seed, resume=(out/"config.json").exists(), progress=quiet)
+        if not (out/"model/semiml.json").exists(): train(given, out, **s["options"] | dict(max_side=max(s["shape"])), steps=s["steps"], flips="h", augment=True, maps=np.stack(masks), classes=plugs.NAMES, seed=seed, resume=(out/"config.json").exists(), progress=quiet)
         more = tables.layouts(masks, s["synthetic"], seed); drawn = sample(load(out/"model"), len(more), steps=s["draw_steps"], maps=more, seed=seed, progress=False); images, masks = images + list(drawn), masks + list(more)
     if "classical" in row: moved = [safe(i, m, (seed, k, j), "h", shift_px=8) for k, (i, m) in enumerate(zip(images, masks)) for j in range(4)]; images, masks = images + [m[0] for m in moved], masks + [m[1] for m in moved]
     out = run_folder("ddpm", f"detection_{row}_{scale}_{seed}"); side = 96 if min(s["shape"]) > 96 else 64

@@ -66,7 +66,7 @@ def make_stages(
     image_size:tuple[int, int], # (H, W) at the finest level
     levels:int|None=None, # None: `levels_for` the size
     patch:int=64, # side of the patches at the finer levels, pixels
-    pixels:int=32_768, # about so many pixels in a batch
+    pixels:int=12_288, # about so many pixels in a batch
     multiple:int=1 # the number of processes, which share each batch
 )->list[dict]: # level, size (h, w), batch, share of the time
     "The progressive schedule. Half of the time goes into the coarsest level, which decides the global structure."
@@ -176,7 +176,7 @@ def _step_seconds(model, stage, repeats=2):
 # %% ../../nbs/api/51_ddpm_patches.ipynb #6e89fd5c
 SCALES:dict = {
     "ci": dict(max_side=64, levels=2, channels=(8, 16, 16), patch=16, pixels=2048, steps=20),
-    "cpu": dict(max_side=256, levels=None, channels=(32, 64, 96, 128), patch=64, pixels=32_768, minutes=8),
+    "cpu": dict(max_side=256, levels=None, channels=(32, 64, 96, 128), patch=64, pixels=12_288, minutes=8),
     "paper": dict(max_side=1024, levels=None, channels=(64, 128, 192, 256), patch=128, pixels=524_288, steps=60_000),
 }
 

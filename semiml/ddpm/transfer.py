@@ -45,7 +45,7 @@ def transfer(
     out:str|Path, # the run's folder; the model is written to `out/model`
     how:str="full", rank:int=8, # see `free`
     minutes:float|None=None, steps:int|None=None, # how long: one of the two
-    patch:int=64, pixels:int=32_768, # of `make_stages`
+    patch:int=64, pixels:int=12_288, # of `make_stages`
     flips:str|None=None, lr:float|None=None, # None: those of A; `RATES`
     seed:int=0, resume:bool=False, progress:bool=True, record:dict|None=None, **fit_options
 )->PatchDDPM:
