@@ -76,7 +76,7 @@ def segmented(s, scale, name, net, seed)->dict: # mean IoU with twenty labels of
 def row(s, scale, name, seed)->dict: # a cell
     for_sem, for_tem, steps = ROWS[name]; out = run_folder("unified", f"classify_{name}_{scale}_{seed}"); x, y, _ = pairs.data(s, "A", "labelled", seed)
     if not (out/"model/config.json").exists(): classify.train(x, y, pairs.NAMES, out, network(s, scale, for_sem, steps, seed), steps=s["fine_steps"], n=s["fine_n"], lr=s["fine_lr"], seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty())
-    v = pairs.judged(s, classify.load(out/"model"), "A"); m = {"SEM accuracy": v["accuracy"], "SEM macro F1": v["macro F1"]} | segmented(s, scale, file, network(s, scale, for_tem, steps, seed), seed)
+    v = pairs.judged(s, classify.load(out/"model"), "A"); m = {"SEM accuracy": v["accuracy"], "SEM macro F1": v["macro F1"]} | segmented(s, scale, name, network(s, scale, for_tem, steps, seed), seed)
     seconds = {k: read_log(run_folder("unified", f"{k}_{steps}_{scale}_{seed}"))[-1]["seconds"] for k in {for_sem, for_tem} - {None}}
     return cell("unified", name, seed, scale, "simulated", m, s | dict(encoders=[for_sem, for_tem], parts=steps, pretrain_seconds=seconds))
 
