@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODULE', 'SCALES', 'KINDS', 'WIDTHS', 'DOWNSTREAM', 'Scenes', 'device', 'stack', 'scene_truth', 'instrument', 'sizes',
-           'measured', 'against', 'network', 'judged', 'row_generated', 'row_simulator', 'row_transfer', 'varied',
-           'row_guidance', 'with_maps', 'following', 'row_maps', 'row_regions', 'layouts', 'masks_by_regions',
+           'measured', 'against', 'network', 'judged', 'beside', 'row_generated', 'row_simulator', 'row_transfer',
+           'varied', 'row_guidance', 'with_maps', 'following', 'row_maps', 'row_regions', 'layouts', 'masks_by_regions',
            'masks_by_sesami', 'row_downstream', 'row_sampler', 'run']
 
 # %% ../../nbs/api/98_ddpm_tables.ipynb #98a00004
@@ -13,7 +13,7 @@ import sys, time
 from pathlib import Path
 import numpy as np, torch
 from ..augment import safe
-from ..core import seed_for
+from ..core import atomic_path, seed_for
 from .evaluate import evaluate
 from .guide import guidance, load_classifier, train_classifier
 from .model import load
@@ -102,8 +102,18 @@ def judged(s, scale, generated, train_on, held, truth, pixel): # metrics of gene
     m = evaluate(generated, stack(train_on), stack(held), data_range=float(np.ptp(stack(held))), flips="h", progress=False)["metrics"]
     return {k: m[k] for k in ("MS-SSIM train", "MS-SSIM train max", "MS-SSIM held-out", "MS-SSIM real-real", "MS-SSIM real-real max", "copy rate", "copy rate high", "distance ratio", "image PSD dB", "image PSD real-real dB", "noise PSD dB", "noise PSD real-real dB", "gray EMD", "gray EMD real-real")} | against(instrument(s, scale), pixel, generated, truth)
 
-def row_generated(s, scale, seed, row): # a cell
+def beside(given, drawn, path, title:str, width:float=1.2): # (N, H, W) each; at most so many heights of an image are shown
+    "Images of the training above, drawn ones below, none picked, on one gray scale, as a PNG file."
+    from matplotlib.figure import Figure
+    fig = Figure(figsize=(9, 4.1), dpi=80, layout="constrained"); axs = fig.subplots(2, 5); lo, hi = float(np.min(given)), float(np.max(given))
+    for row, images, what in zip(axs, (given[np.linspace(0, len(given) - 1, 5).astype(int)], drawn), ("training", "drawn")):
+        for k, (ax, im) in enumerate(zip(row, images)): ax.imshow(im[:, :int(width*im.shape[0])], cmap="gray", vmin=lo, vmax=hi); ax.set_title(f"{what} {k}", fontsize=8); ax.axis("off")
+    fig.suptitle(title, fontsize=8)
+    with atomic_path(path) as tmp: fig.savefig(tmp, format="png")
+
+def row_generated(s, scale, seed, row, picture=None): # a cell; picture: a file for training images beside drawn ones
     model = network(s, scale, seed, row, **KINDS[row]); t = time.perf_counter(); got = sample(model, s["drawn"], steps=s["draw_steps"], seed=seed, progress=False); t = time.perf_counter() - t
+    if picture is not None: beside(stack(device(s, "A", s["n"], "train", seed)), got, picture, "simulated images, and images drawn after them", 9.)
     truth = [scene_truth(x) for x in device(s, "A", 100 if scale != "ci" else 4, "truth")]
     return cell("ddpm", row, seed, scale, "simulated", judged(s, scale, got, device(s, "A", s["n"], "train", seed), device(s, "A", s["held"], "held", seed), truth, model.config["pixel_size"]) | {"s/image": t/len(got)}, s | KINDS[row])
 
@@ -210,7 +220,7 @@ def run(out, scale:str="cpu", seeds=(0,)):
     "The cells of `ddpm` that are missing in the folder `out`, one file each. Raises `BadInput`, `CannotSave`."
     s, out = SCALES[scale], Path(out)
     def make(name, f, *a):
-        for seed in seeds: once(cell_path(out, name, scale, seed), lambda: f(s, scale, seed, *a))
+        for seed in seeds: once(cell_path(out, name, scale, seed), lambda: f(s, scale, seed, *a, **({"picture": cell_path(out, name, scale, seed, ".png")} if f is row_generated else {})))
     for row in KINDS: make(row, row_generated, row)
     make("simulator", row_simulator); make("maps", row_maps)
     for t in s["targets"]:
