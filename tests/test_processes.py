@@ -147,7 +147,8 @@ def curve(run, key="loss"): return np.array([r[key] for r in read_log(run)])
 @pytest.mark.parametrize("run", ["whole", "broken", "ddpm", "sesami", "semisup", "semssl"])
 def test_two_processes_give_the_curve_of_one(both, run):
     one, two = (out/run for out in both)
-    for key, rtol in dict(loss=1e-4, grad_norm=1e-4, lr=1e-9).items(): np.testing.assert_allclose(curve(two, key), curve(one, key), rtol=rtol)
+    for key, rtol, atol in (("loss", 1e-4, 0), ("grad_norm", 1e-4, 1e-6), ("lr", 1e-9, 0)):  # SeSAMI's norms are near 0.01, and float32 sums of another order moved one by 8e-7
+        np.testing.assert_allclose(curve(two, key), curve(one, key), rtol=rtol, atol=atol)
     if run == "semssl": np.testing.assert_allclose(curve(two, "contrast"), curve(one, "contrast"), rtol=1e-4)  # negatives of both processes
     if run in ("whole", "broken"):
         for key in ("square", "absolute"): np.testing.assert_allclose(curve(two, key), curve(one, key), rtol=1e-4)

@@ -10,6 +10,7 @@ __all__ = ['MODULE', 'SCALES', 'KINDS', 'WIDTHS', 'DOWNSTREAM', 'Scenes', 'devic
 
 # %% ../../nbs/api/98_ddpm_tables.ipynb #98a00004
 import sys, time
+from functools import lru_cache
 from pathlib import Path
 import numpy as np, torch
 from ..augment import safe
@@ -51,7 +52,10 @@ class Scenes:
 
 def device(s:dict, process:str, n:int, purpose:str, seed:int=0)->list: # scenes
     "n images of the device, each of a lamella and a sitting of its own. No two purposes or seeds share one."
-    return [tem.scene(MODULE, seed_for(seed, "ddpm", purpose, process, i), process, shape=s["shape"], pixel_size_nm=s["pixel"]) for i in range(n)]
+    return list(_scenes(tuple(s["shape"]), s["pixel"], process, n, purpose, seed))
+
+@lru_cache(16) # many cells ask for the same
+def _scenes(shape, pixel, process, n, purpose, seed): return [tem.scene(MODULE, seed_for(seed, "ddpm", purpose, process, i), process, shape=shape, pixel_size_nm=pixel) for i in range(n)]
 
 def stack(scenes): return np.stack([x.image for x in scenes])
 def scene_truth(x)->dict: # nm
@@ -67,7 +71,10 @@ def instrument(s:dict, scale:str):
     if not (out/"model/config.json").exists():
         data = [x for p in "AB" for x in device(s, p, s["judge_n"], "instrument")]; side = 128 if min(s["shape"]) >= 128 else 64
         save_net(train_supervised([x.image for x in data], [x.mask for x in data], len(data[0].classes), out, s["judge_steps"], size=(side, side), resume=(out/"config.json").exists(), progress=sys.stderr.isatty()), out/"model", data[0].classes)
-    return load_net(out/"model")
+    return _read(out/"model")
+
+@lru_cache(2)
+def _read(folder): return load_net(folder)
 
 def sizes(mask, classes, pixel)->dict: # nm; a size that is not there is left out
     "Mean CD, pitch and height of the fins that are whole, and the thickness of the metal around them, in one mask."
