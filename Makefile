@@ -25,7 +25,7 @@ $(STAMP): settings.ini setup.py pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: install it, or run make PYTHON=/path/to/python"; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): PyTorch is large, so the first time takes some minutes"
-	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(PY) -m pip install --quiet --no-compile --disable-pip-version-check -e '.[dev]'
 	touch $@
 
 demo: $(STAMP)  ## a lot of simulated images to demo/report.html; real ones to a diffusion model, demo/synthetic.html

@@ -13,22 +13,20 @@ from pathlib import Path
 import numpy as np, tifffile
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from scipy.sparse import csr_array
 from .core import BadInput, atomic_path, parse_json
 from .decode import check_path, decode, find_data_bar, load_pillow
 from .formats import pair
 _all_ = ["find_data_bar"] # part of reading, kept with the decoders
 
 # %% ../nbs/api/12_micrograph.ipynb #553fe765
-def _axis(a, n): # Resize the first axis to n: mean over each new pixel's area to shrink, linear interpolation to enlarge
-    N, edge = len(a), np.linspace(0, len(a), n + 1)
-    if n == N: return a
-    if n > N: at = np.clip((edge[:-1] + edge[1:]) / 2 - .5, 0, N - 1)
-    else: # the integral up to each new edge, linear between the old ones; its differences are exact area sums
-        at, a = edge, np.concatenate([a[:1] * 0, np.cumsum(a, 0)])
-    i = np.minimum(at.astype(int), len(a) - 2) if len(a) > 1 else np.zeros(n, int)
-    f = (at - i).reshape(-1, *[1] * (a.ndim - 1)) if len(a) > 1 else 0
-    v = a[i] * (1 - f) + a[i + (len(a) > 1)] * f
-    return v if n > N else np.diff(v, axis=0) * (n / N)
+def _weights(N, n): # (n, N), sparse: what each of N pixels gives to each of n: its share of the area to shrink, linear interpolation to enlarge
+    edge = np.linspace(0, N, n + 1)
+    if n > N:
+        at = np.clip((edge[:-1] + edge[1:]) / 2 - .5, 0, N - 1); i = np.minimum(at.astype(int), max(N - 2, 0)); f, row = at - i, np.arange(n)
+        return csr_array((np.r_[1 - f, f], (np.r_[row, row], np.r_[i, np.minimum(i + 1, N - 1)])), shape=(n, N))
+    cuts = np.union1d(edge, np.arange(N + 1)); mid = (cuts[1:] + cuts[:-1]) / 2 # between two cuts: one old pixel, one new
+    return csr_array((np.diff(cuts) * n / N, (np.minimum((mid * n / N).astype(int), n - 1), np.minimum(mid.astype(int), N - 1))), shape=(n, N))
 
 def area_resize(
     pixels:np.ndarray, # (H, W)
@@ -36,7 +34,8 @@ def area_resize(
 )->np.ndarray: # float32
     "Anti-aliased resize: exact area means to shrink, linear interpolation to enlarge, each axis by itself."
     a = np.asarray(pixels, np.float64)
-    return np.ascontiguousarray(_axis(_axis(a, size[0]).T, size[1]).T.astype(np.float32))
+    for n in size: a = (a if n == len(a) else _weights(len(a), n) @ a).T
+    return np.ascontiguousarray(a.astype(np.float32))
 
 # %% ../nbs/api/12_micrograph.ipynb #fd391b21
 @dataclass(repr=False)

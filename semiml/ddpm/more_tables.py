@@ -8,6 +8,7 @@ __all__ = ['REAL', 'DETECTION', 'SHAPE', 'Images', 'real_sets', 'simulated_sem',
 
 # %% ../../nbs/api/98_ddpm_more_tables.ipynb #98r00004
 import sys
+from functools import lru_cache
 from pathlib import Path
 import numpy as np
 from scipy.ndimage import label as components
@@ -41,9 +42,13 @@ class Images:
 
 def _options(s): return s["options"] | dict(max_side=s["real_side"]) # of `ddpm.patches.train`, for real images
 
-def real_sets(s): # images to train on, images held out, names: every fifth is held out; the names sort by the fineness of the pattern
+def real_sets(s): # images to train on, images held out: every fifth is held out; the names sort by the fineness of the pattern
+    return _real_sets(tuple(sorted(_options(s).items())))
+
+@lru_cache(2) # many cells ask for the same
+def _real_sets(settings):
     ds = open_dataset("prefab_soi"); parts = [ds.subset([i for i in range(len(ds)) if (i % 5 == 2) == held]) for held in (False, True)]
-    size = options(shape=ds[0].shape, **_options(s))["size"]; got = [prepare(p, size=size) for p in parts]
+    size = options(shape=ds[0].shape, **dict(settings))["size"]; got = [prepare(p, size=size) for p in parts]
     return Images(got[0][0], got[0][1], got[0][2]), got[1][0]
 
 def simulated_sem(s, n, seed=0): # images of several patterns, as large as the real ones, and with their pixel size
@@ -69,8 +74,10 @@ def row_real(s, scale, seed, row, picture=None)->dict: # a cell; picture: a file
     return cell("ddpm", row, seed, scale, "real:prefab_soi", {k: v for k, v in m.items() if isinstance(v, (int, float)) and np.isfinite(v)}, s | dict(images=len(data), steps_on_real=REAL[row]*max(1, s["steps"]//2)))
 
 # %% ../../nbs/api/98_ddpm_more_tables.ipynb #98r00008
+_soi = lru_cache(2)(soi) # one alignment for all methods
+
 def row_real_regions(s, scale, seed, method)->dict: # a cell
-    parts = soi(s["real_side"], least_px=400.); images, truth = zip(*[pair for part in parts for pair in part]); images = [im.astype(np.float32) for im in images]
+    parts = _soi(s["real_side"], least_px=400.); images, truth = zip(*[pair for part in parts for pair in part]); images = [im.astype(np.float32) for im in images]
     r = matched_iou(METHODS[method](real_network(s, scale, seed, "real, from scratch"), images, 2, seed=seed), list(truth))
     return cell("ddpm", f"regions, {method}", seed, scale, "real:prefab_soi", {"mIoU": r["miou"]} | {f"IoU {('oxide', 'silicon')[k]}": v for k, v in r["per_class"].items() if k < 2}, s | dict(regions=2, images=len(images)))
 

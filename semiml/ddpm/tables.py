@@ -40,7 +40,7 @@ from ..sim import tem
 MODULE = "finfet_gate"
 SCALES = dict( # shape; nm of a pixel; training, held-out and generated images; steps of the DDPM, of a transfer, of a classifier; of the network that measures: images a process, steps; of networks downstream; test images
     ci=dict(shape=(64, 96), pixel=.5, n=4, held=4, drawn=4, steps=10, transfer=4, transfer_n=(3,), guide=4, judge_n=3, judge_steps=4, down_steps=4, synthetic=4, test=3, targets=(6.5,), scales=(1.,), draw_steps=3, times=(2, 4), sam_size=None, sam_steps=3, options=dict(scale="ci", max_side=96, pixels=2048), real_side=96),
-    cpu=dict(shape=(96, 128), pixel=1., n=15, held=15, drawn=32, steps=1500, transfer=300, transfer_n=(3, 5, 10, 15), guide=600, judge_n=60, judge_steps=900, down_steps=500, synthetic=30, test=30, targets=(5.5, 7., 8.5), scales=(1., 4.), draw_steps=30, times=(10, 20, 50, 1000), sam_size=512, sam_steps=300, options=dict(scale="cpu", max_side=128, pixels=12_288), real_side=256),
+    cpu=dict(shape=(96, 128), pixel=1., n=15, held=15, drawn=32, steps=1500, transfer=300, transfer_n=(3, 5, 10, 15), guide=600, judge_n=60, judge_steps=900, down_steps=500, synthetic=30, test=30, targets=(5.5, 7., 8.5), scales=(1., 4., 16.), draw_steps=30, times=(10, 20, 50, 1000), sam_size=512, sam_steps=300, options=dict(scale="cpu", max_side=128, pixels=12_288), real_side=256),
     paper=dict(shape=(1024, 1024), pixel=.5, n=15, held=15, drawn=64, steps=60_000, transfer=10_000, transfer_n=(3, 5, 10, 15), guide=20_000, judge_n=400, judge_steps=10_000, down_steps=10_000, synthetic=500, test=90, targets=(6., 6.5, 7.), scales=(1., 2., 4., 8.), draw_steps=30, times=(10, 20, 50, 1000), sam_size=1024, sam_steps=4000, options=dict(scale="paper", pixels=524_288), real_side=1024))
 
 class Scenes:
