@@ -31,7 +31,7 @@ $(STAMP): settings.ini setup.py pyproject.toml
 demo: $(STAMP)  ## a lot of simulated images to demo/report.html; real ones to a diffusion model, demo/synthetic.html
 	$(PY) tools/demo.py --out demo
 
-test: $(STAMP)  ## run every notebook and tests/, print the counts
+test: $(STAMP)  ## run every notebook and tests/, make the site, print the counts
 	$(PY) tools/test.py
 
 docs: $(STAMP)  ## the site, into _docs/

@@ -10,7 +10,7 @@ cfg = ConfigParser(delimiters=["="])
 cfg.read(here / "settings.ini", encoding="utf-8")
 s = cfg["DEFAULT"]
 # The README links to files beside it, which a package index does not have.
-there = lambda m: f"]({s['git_url']}/{'raw' if m[1].endswith('.png') else 'blob'}/{s['branch']}/{m[1]})"
+there = lambda m: f"]({s['git_url']}/{'raw' if m[1].endswith(('.png', '.jpg')) else 'blob'}/{s['branch']}/{m[1]})"
 readme = re.sub(r"\]\((?!https?:|#)([^)\s]+)\)", there, (here / "README.md").read_text(encoding="utf-8"))
 
 setup(
