@@ -149,7 +149,7 @@ for name, (kind, times, n, side, lr, precision) in PEERS.items():
         print(f"{name}: not installed, so it is not timed (pip install denoising-diffusion-pytorch)", flush=True)
         continue
     torch.manual_seed(0)
-    seen, rate = points(name, kind(images.shape[1:]), Crops(unit, n, side), args.minutes * times, images, held, lr=lr, warmup=0, weight_decay=0., precision=precision)
+    seen, rate = points(name, kind(images.shape[1:]), Crops(unit, n, side), own[-1][0] * times, images, held, lr=lr, warmup=0, weight_decay=0., precision=precision)
     reached = next((t for t, m in seen if all(m[k] <= goal[k] for k in JUDGED)), None)
     metrics = {"semiml minutes": own[-1][0], "peer minutes": seen[-1][0], "minutes to equal quality": reached or float("nan"), "time ratio": own[-1][0] / reached if reached else float("nan"), "steps/s": rate,
                "images/s": rate * n, **{f"semiml {k}": v for k, v in own[-1][1].items()}, **{f"peer {k}": v for k, v in seen[-1][1].items()}}
