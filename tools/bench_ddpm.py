@@ -2,8 +2,8 @@
 
 The progressive DDPM of semiml beside two peers on the same fifteen simulated images, with a U-Net of the same size, on one machine with one thread: denoising-diffusion-pytorch (`pip install denoising-diffusion-pytorch`)
 and diffusers' example for unconditional training, each with its defaults (whole images in batches of four, float32) and with the best setting that we found for it (bfloat16 where the processor has it, crops of 64 px, a higher learning rate).
-A peer with its defaults gets ten times as many minutes as semiml, at its best three times. At some points of each training eight images are drawn and judged by figures of `ddpm.evaluate`; a peer has reached semiml's quality where the spectra of image and noise and the gray
-values are at most a tenth farther from the real ones than semiml's at its end, or as close as real images are to each other. Runs go on where they were stopped, in the folder SEMIML_RUNS; all of them take 27 times `--minutes`.
+A peer with its defaults gets twelve times as many minutes as semiml, at its best four times: more than the tenth and the third that are claimed, since steps are planned from a short trial. At some points of each training eight images are drawn and judged by figures of `ddpm.evaluate`; a peer has reached semiml's quality where the spectra of image and noise and the gray
+values are at most a tenth farther from the real ones than semiml's at its end, or as close as real images are to each other. Runs go on where they were stopped, in the folder SEMIML_RUNS; all of them take 33 times `--minutes`.
 """
 import argparse
 import json
@@ -29,7 +29,7 @@ from semiml.reproduce import cell, cell_path, run_folder
 from semiml.train import checkpoints, fit, read_log, read_tensors
 
 CHANNELS, JUDGED = (32, 64, 96, 128), ("image PSD dB", "noise PSD dB", "gray EMD")
-POINTS = 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.
+POINTS = 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8, 1.
 
 
 def judge(drawn, real):
@@ -95,8 +95,8 @@ class Ours(PatchDDPM):
 
 
 PEERS = {  # model, times semiml's minutes, images a batch, crop, learning rate, precision
-    "denoising-diffusion-pytorch": (Theirs, 10, 4, None, 8e-5, "no"), "diffusers example": (Example, 10, 4, None, 1e-4, "no"),
-    "denoising-diffusion-pytorch, best": (Theirs, 3, 8, (64, 64), 4e-4, best_precision()), "diffusers example, best": (Example, 3, 8, (64, 64), 4e-4, best_precision())}
+    "denoising-diffusion-pytorch": (Theirs, 12, 4, None, 8e-5, "no"), "diffusers example": (Example, 12, 4, None, 1e-4, "no"),
+    "denoising-diffusion-pytorch, best": (Theirs, 4, 8, (64, 64), 4e-4, best_precision()), "diffusers example, best": (Example, 4, 8, (64, 64), 4e-4, best_precision())}
 
 
 def points(name, model, batches, minutes, images, held, **how):
