@@ -106,11 +106,12 @@ def points(name, model, batches, minutes, images, held, **how):
     if steps is None:
         twin, t = type(model)(size), time.perf_counter()
         opt = torch.optim.AdamW(twin.parameters())
-        for k in range(3):
-            if k == 1: t = time.perf_counter()
+        k = 0
+        while k < 3 or time.perf_counter() - t < 20:
+            if k == 1: t = time.perf_counter()  # the first one warms up
             with torch.autocast("cpu", torch.bfloat16, enabled=how["precision"] == "bf16"): loss = sum(twin.loss(batches[k]).values())
-            loss.backward(); opt.step(); opt.zero_grad()
-        steps = max(16, int(60 * minutes / ((time.perf_counter() - t) / 2)))
+            loss.backward(); opt.step(); opt.zero_grad(); k += 1
+        steps = max(16, int(60 * minutes / ((time.perf_counter() - t) / (k - 1))))
     fit(model, batches, steps, out, checkpoint_every=max(1, steps // 16), keep=99, resume=(out / "config.json").exists(), progress=sys.stderr.isatty(), **how)
     seen, log = [], read_log(out)
     for share in POINTS:

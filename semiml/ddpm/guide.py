@@ -155,13 +155,16 @@ def load_classifier(folder:str|Path, model:PatchDDPM|None)->NoisyClassifier: # t
 
 # %% ../../nbs/api/55_ddpm_guide.ipynb #098023ee
 class LabelledBatches:
-    "`batches[step]`: images of one random level, mirrored at random, with their labels; a pure function of (seed, step)."
-    def __init__(self, levels:list, labels:dict, batch:int=32, flips:str="", seed:int=0): # from `to_levels` and `encode`
-        self.pairs, self.labels, self.batch, self.flips, self.seed = [torch.cat(p, 1) for p in levels], labels, batch, flips, seed
+    "`batches[step]`: images of one random level, or windows of them, mirrored at random, with their labels; a pure function of (seed, step)."
+    def __init__(self, levels:list, labels:dict, batch:int=32, flips:str="", seed:int=0, crop:float=1.): # from `to_levels` and `encode`; crop: a window's share of each side
+        self.pairs, self.labels, self.batch, self.flips, self.seed, self.crop = [torch.cat(p, 1) for p in levels], labels, batch, flips, seed, crop
 
     def __getitem__(self, step):
         rng = np.random.default_rng(seed_for(self.seed, "classifier", int(step)))
         level, i = int(rng.integers(len(self.pairs))), torch.as_tensor(rng.integers(len(self.pairs[0]), size=self.batch)); pair = self.pairs[level][i]
+        if self.crop < 1:
+            size = pair.shape[2:]; h, w = (max(1, round(self.crop*k)) for k in size)
+            pair = torch.stack([p[:, y:y + h, x:x + w] for p, y, x in zip(pair, *(rng.integers(k - o + 1, size=len(pair)) for k, o in zip(size, (h, w))))])
         for d, f in ((-1, "h"), (-2, "v")):
             if f in self.flips: pair = torch.where(torch.as_tensor(rng.random(self.batch) < .5).view(-1, 1, 1, 1), pair.flip(d), pair)
         return dict(x=pair[:, :1], low=pair[:, 1:], level=torch.full((self.batch,), level), labels={k: v[i] for k, v in self.labels.items()})
@@ -172,10 +175,12 @@ def train_classifier(
     model:PatchDDPM, # the one to be guided: its noise schedule, levels, gray range, image size and flips are taken over
     out:str|Path, # the run's folder; the classifier is written to `out/classifier`
     steps:int=2000, batch:int=32, channels=(16, 32, 64), low:bool=True, # see `NoisyClassifier`
+    crop:float=1., # share of each side: below 1 it learns from random windows, for what each part of an image shows (a process, a CD; not a single defect)
     seed:int=0, resume:bool=False, progress:bool=True, **fit_options # further arguments of `semiml.train.fit`
 )->NoisyClassifier:
     "Train a classifier for all times and levels, and save it. Raises `BadInput` and `CannotSave`."
     if steps < 1 or batch < 1: raise BadInput(f"steps={steps}, batch={batch}: give positive numbers")
+    if not 0 < crop <= 1: raise BadInput(f"crop={crop}: give a share of the sides above 0, 1 for whole images")
     if not (labels or targets): raise BadInput("neither labels nor targets: name at least one thing that guidance should ask for")
     if both := set(labels or {}) & set(targets or {}): raise BadInput(f"{min(both)!r} is a class and a target; give two names")
     classes, stats = {k: sorted({c for c in v if c is not None}) for k, v in (labels or {}).items()}, {}
@@ -186,8 +191,8 @@ def train_classifier(
         stats[k] = dict(mean=float(v.mean()), std=float(v.std()), min=float(v.min()), max=float(v.max()))
     levels = to_levels(of := of_model(model), images); x = levels[-1][0]; torch.manual_seed(seed_for(seed, "classifier weights"))
     classifier = NoisyClassifier(classes, stats, of, x.mean(), x.std(), channels, low)
-    batches = LabelledBatches(levels, encode(classifier.config, labels, targets, len(x)), batch, model.config["flips"], seed)
-    fit(classifier, batches, steps, out, seed=seed, resume=resume, progress=progress, config=dict(method="ddpm classifier", batch=batch, classifier=classifier.config), **fit_options)
+    batches = LabelledBatches(levels, encode(classifier.config, labels, targets, len(x)), batch, model.config["flips"], seed, crop)
+    fit(classifier, batches, steps, out, seed=seed, resume=resume, progress=progress, config=dict(method="ddpm classifier", batch=batch, crop=crop, classifier=classifier.config), **fit_options)
     save_classifier(classifier, Path(out)/"classifier")
     return classifier
 

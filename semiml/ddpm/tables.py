@@ -16,7 +16,7 @@ import numpy as np, torch
 from ..augment import safe
 from ..core import atomic_path, seed_for
 from .evaluate import evaluate
-from .guide import guidance, load_classifier, train_classifier
+from .guide import accuracy, guidance, load_classifier, train_classifier
 from .model import load
 from .patches import train
 from .regions import GRIDS, METHODS, matched_iou, tune
@@ -40,7 +40,7 @@ from ..sim import tem
 MODULE = "finfet_gate"
 SCALES = dict( # shape; nm of a pixel; training, held-out and generated images; steps of the DDPM, of a transfer, of a classifier; of the network that measures: images a process, steps; of networks downstream; test images
     ci=dict(shape=(64, 96), pixel=.5, n=4, held=4, drawn=4, steps=10, transfer=4, transfer_n=(3,), guide=4, judge_n=3, judge_steps=4, down_steps=4, synthetic=4, test=3, targets=(6.5,), scales=(1.,), draw_steps=3, times=(2, 4), sam_size=None, sam_steps=3, options=dict(scale="ci", max_side=96, pixels=2048), real_side=96),
-    cpu=dict(shape=(96, 128), pixel=1., n=15, held=15, drawn=32, steps=1500, transfer=300, transfer_n=(3, 5, 10, 15), guide=600, judge_n=60, judge_steps=900, down_steps=500, synthetic=30, test=30, targets=(5.5, 7., 8.5), scales=(1., 4., 16.), draw_steps=30, times=(10, 20, 50, 1000), sam_size=512, sam_steps=300, options=dict(scale="cpu", max_side=128, pixels=12_288), real_side=256),
+    cpu=dict(shape=(96, 128), pixel=1., n=15, held=15, drawn=32, steps=1500, transfer=300, transfer_n=(3, 5, 10, 15), guide=1500, judge_n=60, judge_steps=900, down_steps=500, synthetic=30, test=30, targets=(5.5, 7., 8.5), scales=(1., 4., 16.), draw_steps=30, times=(10, 20, 50, 1000), sam_size=512, sam_steps=300, options=dict(scale="cpu", max_side=128, pixels=12_288), real_side=256),
     paper=dict(shape=(1024, 1024), pixel=.5, n=15, held=15, drawn=64, steps=60_000, transfer=10_000, transfer_n=(3, 5, 10, 15), guide=20_000, judge_n=400, judge_steps=10_000, down_steps=10_000, synthetic=500, test=90, targets=(6., 6.5, 7.), scales=(1., 2., 4., 8.), draw_steps=30, times=(10, 20, 50, 1000), sam_size=1024, sam_steps=4000, options=dict(scale="paper", pixels=524_288), real_side=1024))
 
 class Scenes:
@@ -146,11 +146,13 @@ def varied(s, seed): # scenes whose fins are evenly spread over `WIDTHS`
 def row_guidance(s, scale, seed, target, strength): # a cell
     "A model of fifteen images with wide and narrow fins, asked for a CD; without guidance (strength 0) the target does not matter."
     data, out, say = varied(s, seed), run_folder("ddpm", f"guide_{scale}_{seed}"), measured(instrument(s, scale), s["pixel"]); model = network(s, scale, seed, "varied", data)
-    if not (out/"classifier").exists(): train_classifier(stack(data), None, {"CD nm": [scene_truth(x)["cd"] for x in data]}, model, out, s["guide"], seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty())
-    g = guidance(load_classifier(out/"classifier", model), {"CD nm": float(target)}, strength) if strength else None
+    if not (out/"classifier").exists(): train_classifier(stack(data), None, {"CD nm": [scene_truth(x)["cd"] for x in data]}, model, out, s["guide"], crop=.5, seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty())
+    g = guidance(c := load_classifier(out/"classifier", model), {"CD nm": float(target)}, strength) if strength else None
     got = sample(model, min(16, s["drawn"]), steps=s["draw_steps"], seed=seed, guide=g, progress=False); cd = [v["cd"] for v in map(say, got) if "cd" in v]
     off = [v["cd"] - scene_truth(x)["cd"] for x, v in zip(data, map(say, stack(data))) if "cd" in v] # the instrument on true images
     m = {"CD nm": float(np.mean(cd)) if cd else float("nan"), "CD sd nm": float(np.std(cd)) if cd else float("nan"), "found": len(cd)/len(got), "instrument/CD error nm": float(np.mean(off)) if off else float("nan"), "instrument/CD error sd nm": float(np.std(off)) if off else float("nan")}
+    if g: # what the classifier knows of scenes that it has not seen, with some noise, at the finest level
+        new = varied(s, seed + 1000); know = accuracy(c, stack(new), targets={"CD nm": [scene_truth(x)["cd"] for x in new]}, times=(300,))[-1]; m |= {"classifier/CD error nm": know["rmse"], "classifier/CD spread nm": know["spread"]}
     return cell("ddpm", f"guidance, CD {target:g} nm, scale {strength:g}", seed, scale, "simulated", m, s | dict(target=target, strength=strength))
 
 def with_maps(s, scale, seed): # a model that follows label maps, told of augmentation as well
