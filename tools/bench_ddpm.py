@@ -3,7 +3,7 @@
 The progressive DDPM of semiml beside two peers on the same fifteen simulated images, with a U-Net of the same size, on one machine with one thread: denoising-diffusion-pytorch (`pip install denoising-diffusion-pytorch`)
 and diffusers' example for unconditional training, each with its defaults (whole images in batches of four, float32) and with the best setting that we found for it (bfloat16 where the processor has it, crops of 64 px, a higher learning rate).
 A peer with its defaults gets twelve times as many minutes as semiml, at its best four times: more than the tenth and the third that are claimed, since steps are planned from a short trial. At some points of each training eight images are drawn and judged by figures of `ddpm.evaluate`; a peer has reached semiml's quality where the spectra of image and noise and the gray
-values are at most a tenth farther from the real ones than semiml's at its end, or as close as real images are to each other. Runs go on where they were stopped, in the folder SEMIML_RUNS; all of them take 33 times `--minutes`.
+values are at most a tenth farther from the real ones than semiml's at its end, or as close as real images are to each other. A peer's minutes are those at the pace that the machine had during semiml's training: the pace is measured before and after each. Runs go on where they were stopped, in the folder SEMIML_RUNS; all of them take 33 times `--minutes`.
 """
 import argparse
 import json
@@ -99,6 +99,16 @@ PEERS = {  # model, times semiml's minutes, images a batch, crop, learning rate,
     "denoising-diffusion-pytorch, best": (Theirs, 4, 8, (64, 64), 4e-4, best_precision()), "diffusers example, best": (Example, 4, 8, (64, 64), 4e-4, best_precision())}
 
 
+def pace():
+    "Seconds of a fixed piece of work: a machine that is shared gets slower and faster within an hour."
+    torch.manual_seed(0)
+    net, x = nn.Sequential(*(nn.Conv2d(32, 32, 3, padding=1) for _ in range(4))), torch.randn(8, 32, 96, 128)
+    seen = []
+    for _ in range(15):
+        t = time.perf_counter(); net(x).sum().backward(); seen.append(time.perf_counter() - t)
+    return float(np.median(seen[3:]))
+
+
 def points(name, model, batches, minutes, images, held, **how):
     "Train, and judge the averaged weights at some points: [(minutes, metrics)], images a second."
     out, size = run_folder("bench_ddpm", name), tuple(images.shape[-2:])
@@ -141,8 +151,11 @@ unit = torch.tensor((images - images.min()) / np.ptp(images) * 2 - 1)[:, None]
 torch.manual_seed(0)
 mine = Ours(images.shape[1:], LEVELS, (images.min(), images.max()), None, CHANNELS, flips="h")
 there = run_folder("bench_ddpm", "semiml")
+first = pace()
 stages = resumed_stages(there) if (there / "config.json").exists() else plan_steps(make_stages(images.shape[1:], LEVELS, pixels=s["options"]["pixels"]), args.minutes, model=mine, images=len(images))
 own, per_s = points("semiml", mine, PatchBatches(unit, stages, LEVELS, "h"), args.minutes, images, held, steps=sum(k["steps"] for k in stages), config=dict(stages=stages), precision=best_precision())
+if not (there / "pace.json").exists(): atomic_write(there / "pace.json", json.dumps((first + pace()) / 2))
+own_pace = json.loads((there / "pace.json").read_text())  # of the day when it was trained
 floor = judge(held, images)  # real images among each other: nobody has to be closer
 goal = {k: max(1.1 * own[-1][1][k], floor[k]) for k in JUDGED}
 for name, (kind, times, n, side, lr, precision) in PEERS.items():
@@ -151,9 +164,12 @@ for name, (kind, times, n, side, lr, precision) in PEERS.items():
         print(f"{name}: not installed, so it is not timed (pip install denoising-diffusion-pytorch)", flush=True)
         continue
     torch.manual_seed(0)
-    seen, rate = points(name, kind(images.shape[1:]), Crops(unit, n, side), own[-1][0] * times, images, held, lr=lr, warmup=0, weight_decay=0., precision=precision)
+    before = pace()
+    seen, rate = points(name, kind(images.shape[1:]), Crops(unit, n, side), own[-1][0] * times * before / own_pace, images, held, lr=lr, warmup=0, weight_decay=0., precision=precision)
+    slower = (before + pace()) / 2 / own_pace
+    seen, rate = [(t / slower, m) for t, m in seen], rate * slower  # at the pace that the machine had for semiml
     reached = next((t for t, m in seen if all(m[k] <= goal[k] for k in JUDGED)), None)
-    metrics = {"semiml minutes": own[-1][0], "peer minutes": seen[-1][0], "minutes to equal quality": reached or float("nan"), "time ratio": own[-1][0] / reached if reached else float("nan"), "steps/s": rate,
+    metrics = {"semiml minutes": own[-1][0], "peer minutes": seen[-1][0], "minutes to equal quality": reached or float("nan"), "time ratio": own[-1][0] / reached if reached else float("nan"), "steps/s": rate, "machine slower": slower,
                "images/s": rate * n, **{f"semiml {k}": v for k, v in own[-1][1].items()}, **{f"peer {k}": v for k, v in seen[-1][1].items()}, **{f"real-real {k}": v for k, v in floor.items()}}
     c = cell("speed", f"ddpm against {name}", 0, "cpu", "simulated", metrics, dict(threads=1, batch=n, crop=side, lr=lr, precision=precision, channels=CHANNELS), curve=seen, own=own)
     print(c["row"], c["metrics"], flush=True)
