@@ -15,14 +15,17 @@ from .core import BadInput, CannotSave
 
 # %% ../nbs/api/92_cli.ipynb #bd14e8ed
 def data_list(args):
+    "`semiml data list`: the public data, how each is had, its licence, and where it is on this computer."
     from semiml.datasets import list_public
     for r in list_public(): print(f"{r['name']:14} {r['how']:9} {r['licence']:16} {r['about']}" + (f"  [here: {r['here']}]" if r["here"] else ""))
 
 def data_get(args):
+    "`semiml data get`: fetch public data, checked by sha256."
     from semiml.datasets import get
     print(get(args.name, args.out))
 
 def simulate_tem(args):
+    "`semiml simulate tem`: scenes with masks and truth into a new folder. Raises `BadInput`, `CannotSave`."
     from semiml.sim.tem import MODULES, save, simulate
     if args.list: return print("\n".join(f"{k:24} {m['about']}" for k, m in MODULES.items()))
     out = need_out(args)
@@ -31,6 +34,7 @@ def simulate_tem(args):
     print(f"{len(save(scenes, out))} simulated images with masks and truth in {args.out} (simulator only, not validated on fab data)")
 
 def simulate_sem(args):
+    "`semiml simulate sem`: pairs of magnifications with labels and truth into a new folder. Raises `BadInput`, `CannotSave`."
     from semiml.sim.sem import PATTERNS, save_pairs, simulate
     if args.list: return print("\n".join(f"{k:24} {v['about']}" for k, v in PATTERNS.items()))
     out = need_out(args)
@@ -39,6 +43,7 @@ def simulate_sem(args):
     print(f"{len(pairs)} simulated sites at two magnifications, with labels and truth, in {args.out} (simulator only, not validated on fab data)")
 
 def need_out(args):
+    "The folder given with --out. Raises `BadInput` where there is none."
     if not args.out: raise BadInput("no output folder: give --out FOLDER")
     return Path(args.out)
 
@@ -61,6 +66,7 @@ def hold_out(ds, which:str, seed:int):
     return train, ds.subset([ds.names.index(n) for n in names])
 
 def ddpm_train(args):
+    "`semiml ddpm train`: a model from a folder of images, with the names of those held out in its record."
     from semiml.datasets import open_dataset
     from semiml.ddpm.patches import train
     ds, out = open_dataset(args.data, **(dict(masks=True) if args.with_masks else {})), need_out(args)
@@ -76,6 +82,7 @@ def ddpm_train(args):
     print(f"trained on {len(tr)} images, {len(ho)} held out; the model is in {out/'model'}")
 
 def ddpm_sample(args):
+    "`semiml ddpm sample`: images drawn by a model, as TIFF files with their pixel size."
     from semiml.ddpm.model import load
     from semiml.ddpm.sample import sample
     from semiml.micrograph import Micrograph, write
@@ -96,6 +103,7 @@ def ddpm_sample(args):
     print(f"{len(images)} generated images of {images.shape[1]} x {images.shape[2]} in {out}")
 
 def ddpm_evaluate(args):
+    "`semiml ddpm evaluate`: generated images beside the training and held-out ones, as figures and one page."
     from semiml.core import atomic_write, provenance
     from semiml.datasets import open_dataset
     from semiml.ddpm.evaluate import figures, table
@@ -127,11 +135,13 @@ def ddpm_evaluate(args):
     print(f"\nsuspicious: {', '.join(full['suspicious']) or 'nothing'}; everything on one page: {out/'figures'/'trust.png'}")
 
 def report(args):
+    "`semiml report`: one HTML page of a run."
     from semiml.report import ddpm_report
     print(ddpm_report(args.run, args.out))
 
 # %% ../nbs/api/92_cli.ipynb #c8ca15f9
 def measure(args):
+    "`semiml measure`: dimensions in nanometres of a folder of images or masks, as a table."
     from semiml.measure import measure_folder, over_images
     from semiml.metrology.table import table
     settings = dict(mask=dict(material=args.material, beside=args.beside), lines=dict(line=args.line, axis=args.axis), holes=dict(polarity=args.polarity),
@@ -147,7 +157,8 @@ def measure(args):
     for name, why in failed.items(): print(f"semiml: {name}: not measured, {why}", file=sys.stderr)
     print(f"{len(rows)} rows of {len({r['image'] for r in rows})} images in {args.out}" + (f"; {len(failed)} images could not be measured" if failed else ""))
 
-def align_images(args)->int: # exit code
+def align_images(args)->int:
+    "`semiml align`: one image onto another; exit code 1 where that cannot be known."
     import numpy as np
     from dataclasses import asdict
     from semiml.align import align, apply
@@ -166,6 +177,7 @@ def align_images(args)->int: # exit code
     print(f"{args.moving} on the pixels of {args.fixed}: {out/'aligned.tif'}"); return 0
 
 def reproduce(args):
+    "`semiml reproduce`: the missing cells of a table, or the summary of all."
     from semiml.reproduce import reproduce, write_summary
     out = need_out(args)
     if not args.table and not args.summary: raise BadInput("say what to do: a table such as table1, or --summary")
@@ -179,6 +191,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter): # argparse also prints "(de
     def _get_help_string(self, action): return action.help if action.default in (None, False) or "default" in action.help else super()._get_help_string(action)
 
 def parser()->argparse.ArgumentParser:
+    "All commands with their options and help."
     p = argparse.ArgumentParser("semiml", description="Data-efficient machine learning for semiconductor TEM and SEM images.")
     p.add_argument("--version", action="version", version=f"semiml {__version__}")
     top = p.add_subparsers(metavar="COMMAND", required=True)

@@ -19,7 +19,9 @@ h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin-top:2rem}img
 .wide img{width:100%}table{border-collapse:collapse;font-size:.92rem}td,th{padding:.3rem .8rem .3rem 0;text-align:left;vertical-align:top;
 border-bottom:1px solid #8884}.note{opacity:.75;font-size:.9rem}.scroll{overflow-x:auto}figure{margin:0}"""
 
-def text(s)->str: return f"<p>{html.escape(str(s))}</p>"
+def text(s)->str:
+    "A paragraph, escaped."
+    return f"<p>{html.escape(str(s))}</p>"
 
 def html_table(rows, header=None)->str:
     "Rows of cells as an HTML table; everything in them is escaped."

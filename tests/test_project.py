@@ -1,4 +1,5 @@
 """The project hangs together: one place for every pin, generated files in step, and a wheel that works elsewhere."""
+import ast
 import configparser
 import csv
 import json
@@ -109,6 +110,15 @@ def test_modules_are_short(root):
     long = {p.name: n for p in (root / "semiml").rglob("*.py")
             if p.name != "_modidx.py" and (n := len(p.read_text().splitlines())) > 300}
     assert not long
+
+
+def test_what_is_public_says_what_it_does(root):
+    silent = []
+    for p in sorted((root / "semiml").rglob("*.py")):
+        tree = ast.parse(p.read_text())
+        public = next((ast.literal_eval(o.value) for o in tree.body if isinstance(o, ast.Assign) and getattr(o.targets[0], "id", "") == "__all__"), [])
+        silent += [f"{p.relative_to(root)}: {o.name}" for o in tree.body if isinstance(o, ast.FunctionDef | ast.ClassDef) and o.name in public and not ast.get_docstring(o)]
+    assert not silent
 
 
 def test_notebooks_are_light(notebooks):

@@ -21,11 +21,13 @@ def at_model(m, model): # a `Micrograph`
     return m if size == m.shape else m.resize(size)
 
 def same_size(images, names):
+    "(N, H, W) of images of one size. Raises `BadInput` with the name of the odd one."
     if odd := [n for n, im in zip(names, images) if im.shape != images[0].shape]:
         raise BadInput(f"{odd[0]}: is not of the size of {names[0]} ({images[0].shape[0]} x {images[0].shape[1]} px at the model's pixel size); put images of one size into a folder")
     return np.stack(images)
 
-def holes(ds, images, args): # (N, H, W) bool
+def holes(ds, images, args):
+    "What is to be drawn, (N, H, W) bool, at the model's pixel size: --box, or the masks of the folder. Raises `BadInput`."
     if not args.box: masks = [ds.mask(i) for i in range(len(ds))]; return np.stack([_nearest((m > 0) & (m < 255), im.shape) for m, im in zip(masks, images)])
     try: y, x, h, w = (int(v) for v in args.box.split(","))
     except ValueError: raise BadInput(f"--box {args.box}: give row,column,height,width in pixels of the image, such as 200,10,40,120") from None
@@ -35,6 +37,7 @@ def holes(ds, images, args): # (N, H, W) bool
 def _nearest(a, shape): return a[np.ix_(*(((np.arange(n) + .5)*m/n).astype(int) for n, m in zip(shape, a.shape)))]
 
 def write_images(out, images, names, model, note):
+    "Drawn images as TIFF files with the model's pixel size, into a new folder. Raises `BadInput`, `CannotSave`."
     from semiml.micrograph import Micrograph, write
     from semiml.public import new_folder
     if out.exists() and any(out.iterdir()): raise BadInput(f"{out}: is not empty; choose another folder with --out")
@@ -42,6 +45,7 @@ def write_images(out, images, names, model, note):
         for n, im in zip(names, images): write(tmp/f"{n}.tif", Micrograph(im, model.config["pixel_size"], meta=dict(note=note)))
 
 def inpaint(args):
+    "`semiml ddpm inpaint`: draw parts of images anew."
     from semiml.datasets import open_dataset
     from semiml.ddpm.inpaint import inpaint
     from semiml.ddpm.model import load
@@ -51,6 +55,7 @@ def inpaint(args):
     write_images(out, drawn, ds.names, model, "a part of it was drawn by a DDPM"); print(f"{len(drawn)} images in {out}, {hole.mean():.1%} of their pixels drawn")
 
 def transfer(args):
+    "`semiml ddpm transfer`: adapt a model to the images of another process."
     from semiml.datasets import open_dataset
     from semiml.ddpm.model import load
     from semiml.ddpm.transfer import transfer
@@ -60,6 +65,7 @@ def transfer(args):
     print(f"adapted to {len(ds)} images ({args.how}); the model is in {out/'model'}")
 
 def translate(args):
+    "`semiml ddpm translate`: images of another process in the look of the model's own."
     from semiml.datasets import open_dataset
     from semiml.ddpm.model import load
     from semiml.ddpm.patches import prepare
@@ -70,6 +76,7 @@ def translate(args):
     print(f"{len(images)} images in {out}")
 
 def regions(args):
+    "`semiml ddpm regions`: label maps without labels, from the features of a model."
     from semiml.datasets import create, open_dataset
     from semiml.ddpm.model import load
     from semiml.ddpm.regions import regions

@@ -42,7 +42,8 @@ class Images:
 
 def _options(s): return s["options"] | dict(max_side=s["real_side"]) # of `ddpm.patches.train`, for real images
 
-def real_sets(s): # images to train on, images held out: every fifth is held out; the names sort by the fineness of the pattern
+def real_sets(s):
+    "Real images to train on, and (N, H, W) held out: every fifth, where the names sort by the fineness of the pattern."
     return _real_sets(tuple(sorted(_options(s).items())))
 
 @lru_cache(2) # many cells ask for the same
@@ -51,12 +52,14 @@ def _real_sets(settings):
     size = options(shape=ds[0].shape, **dict(settings))["size"]; got = [prepare(p, size=size) for p in parts]
     return Images(got[0][0], got[0][1], got[0][2]), got[1][0]
 
-def simulated_sem(s, n, seed=0): # images of several patterns, as large as the real ones, and with their pixel size
+def simulated_sem(s, n, seed=0):
+    "n simulated SEM images of several patterns, as large as the real ones, and with their pixel size."
     real, _ = real_sets(s); shape, px = real.images.shape[1:], real.pixel[0] if real.pixel else 5.
     scenes = [sem.scene(p, seed_for(seed, "ddpm sem", p, i), shape=shape) for i in range(-(-n//3)) for p in ("lines", "contacts_square", "logic_routing")][:n]
     return Images(np.stack([x.image for x in scenes]).astype(np.float32), (px, px), [f"simulated_{i:03d}" for i in range(n)])
 
 def real_network(s, scale, seed, row):
+    "The model of a row of `REAL`, trained or read."
     out = run_folder("ddpm", f"{row}_{scale}_{seed}"); go_on, quiet, half = (out/"config.json").exists(), sys.stderr.isatty(), max(1, s["steps"]//2)
     if not (out/"model/semiml.json").exists():
         data, _ = real_sets(s)
@@ -67,7 +70,8 @@ def real_network(s, scale, seed, row):
         else: train(data, out, **_options(s), steps=REAL[row]*half, flips="hv", seed=seed, resume=go_on, progress=quiet)
     return load(out/"model")
 
-def row_real(s, scale, seed, row, picture=None)->dict: # a cell; picture: a file for the real images beside the drawn ones
+def row_real(s, scale, seed, row, picture=None)->dict:
+    "A cell: images drawn by a model of real ones. picture: a file for both beside each other."
     model, (data, held) = real_network(s, scale, seed, row), real_sets(s); got = sample(model, s["drawn"], steps=s["draw_steps"], seed=seed, progress=False)
     m = evaluate(got, data.images, held, data_range=float(np.ptp(data.images)), flips="hv", progress=False)["metrics"]
     if picture is not None: tables.beside(data.images, got, picture, "prefab_soi, MIT licence, © National Research Council Canada and McGill University, and images drawn after them")
@@ -76,7 +80,8 @@ def row_real(s, scale, seed, row, picture=None)->dict: # a cell; picture: a file
 # %% ../../nbs/api/98_ddpm_more_tables.ipynb #98r00008
 _soi = lru_cache(2)(soi) # one alignment for all methods
 
-def row_real_regions(s, scale, seed, method)->dict: # a cell
+def row_real_regions(s, scale, seed, method)->dict:
+    "A cell: regions without labels in real SEM images, against their design."
     parts = _soi(s["real_side"], least_px=400.); images, truth = zip(*[pair for part in parts for pair in part]); images = [im.astype(np.float32) for im in images]
     r = matched_iou(METHODS[method](real_network(s, scale, seed, "real, from scratch"), images, 2, seed=seed), list(truth))
     return cell("ddpm", f"regions, {method}", seed, scale, "real:prefab_soi", {"mIoU": r["miou"]} | {f"IoU {('oxide', 'silicon')[k]}": v for k, v in r["per_class"].items() if k < 2}, s | dict(regions=2, images=len(images)))
@@ -91,7 +96,8 @@ def found(predicted, true, least_px:int=4)->tuple: # hits, false alarms, misses 
     hits = sum(bool(np.isin(p[t == k], big).any()) for k in range(1, m + 1)); alarms = sum(not t[p == k].any() for k in big)
     return hits, alarms, m - hits
 
-def row_detection(s, scale, seed, row)->dict: # a cell
+def row_detection(s, scale, seed, row)->dict:
+    "A cell: voids found in held-out scenes by a network of fifteen labelled images, and of what the row adds to them."
     s = s | dict(shape=SHAPE[scale]); data, test = plugs.device(s, "A", s["n"], "ddpm defects", seed), plugs.device(s, "A", 2*s["test"], "ddpm defects, test"); void = plugs.NAMES.index("defect")
     images, masks = [x.image for x in data], [plugs.label(x) for x in data]; quiet = sys.stderr.isatty()
     if "synthetic" in row:

@@ -41,6 +41,7 @@ def level_steps(steps:int, levels:int)->list[int]:
 
 # %% ../../nbs/api/52_ddpm_sample.ipynb #52velo01
 def check_window(model, window):
+    "Raises `BadInput` for a window, in pixels, that the network cannot halve often enough."
     d = 2**(len(model.config["channels"]) - 1)
     if window is not None and (window < 2*d or window % (2*d)): raise BadInput(f"window={window}: give a multiple of {2*d} px, such as {max(2*d, 128//(2*d)*2*d)}, or None")
 

@@ -57,7 +57,10 @@ def device(s:dict, process:str, n:int, purpose:str, seed:int=0)->list: # scenes
 @lru_cache(16) # many cells ask for the same
 def _scenes(shape, pixel, process, n, purpose, seed): return [tem.scene(MODULE, seed_for(seed, "ddpm", purpose, process, i), process, shape=shape, pixel_size_nm=pixel) for i in range(n)]
 
-def stack(scenes): return np.stack([x.image for x in scenes])
+def stack(scenes):
+    "Images of scenes, (N, H, W)."
+    return np.stack([x.image for x in scenes])
+
 def scene_truth(x)->dict: # nm
     "The true mean sizes of a scene, under the names of `sizes`."
     want = dict(cd=("fin", "cd"), pitch=("fin", "pitch"), height=("fin", "height"), metal=("metal", "thickness"))
@@ -85,7 +88,9 @@ def sizes(mask, classes, pixel)->dict: # nm; a size that is not there is left ou
     films = [r["value"] for r in measure_films(mask, classes, "metal", pixel) if r["quantity"] == "thickness"]
     return out | ({"metal": float(np.median(films))} if films else {})
 
-def measured(net, pixel): return lambda image: sizes(predict(net, image).argmax(0).astype(np.uint8), net.classes, pixel)
+def measured(net, pixel):
+    "A function from an image to its `sizes`, as the network sees them."
+    return lambda image: sizes(predict(net, image).argmax(0).astype(np.uint8), net.classes, pixel)
 
 def against(net, pixel, generated, truth:list)->dict: # metrics
     "Sizes of generated images against a list of true ones: bias, spread ratio, Kolmogorov-Smirnov distance, share that could be measured."
@@ -98,14 +103,16 @@ def against(net, pixel, generated, truth:list)->dict: # metrics
     return out
 
 # %% ../../nbs/api/98_ddpm_tables.ipynb #98a00010
-def network(s:dict, scale:str, seed:int, name:str, scenes=None, larger:int=1, **options): # a PatchDDPM, trained or read; scenes: None, process A; batches so many times as large, and fewer of them; options: `ddpm.patches.train`
+def network(s:dict, scale:str, seed:int, name:str, scenes=None, larger:int=1, **options):
+    "A `PatchDDPM`, trained or read. scenes: None for process A; larger: batches so many times as large, and fewer of them; options: `ddpm.patches.train`."
     out, o = run_folder("ddpm", f"{name}_{scale}_{seed}"), s["options"] | dict(pixels=larger*s["options"]["pixels"]) | options; steps = max(1, s["steps"]//larger)
     if not (out/"model/semiml.json").exists(): train(Scenes(scenes or device(s, "A", s["n"], "train", seed)), out, **o, steps=steps, flips="h", seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty())
     return load(out/"model")
 
 KINDS = {"generated": {}, "generated, augmented": dict(augment=True), "generated, whole images at once": dict(levels=1), "generated, batches three times as large": dict(larger=3)}
 
-def judged(s, scale, generated, train_on, held, truth, pixel): # metrics of generated images
+def judged(s, scale, generated, train_on, held, truth, pixel):
+    "Metrics of generated images: `ddpm.evaluate`, and sizes `against` the truth."
     m = evaluate(generated, stack(train_on), stack(held), data_range=float(np.ptp(stack(held))), flips="h", progress=False)["metrics"]
     return {k: m[k] for k in ("MS-SSIM train", "MS-SSIM train max", "MS-SSIM held-out", "MS-SSIM real-real", "MS-SSIM real-real max", "copy rate", "copy rate high", "distance ratio", "image PSD dB", "image PSD real-real dB", "noise PSD dB", "noise PSD real-real dB", "gray EMD", "gray EMD real-real")} | against(instrument(s, scale), pixel, generated, truth)
 
@@ -118,17 +125,20 @@ def beside(given, drawn, path, title:str, width:float=1.2): # (N, H, W) each; at
     fig.suptitle(title, fontsize=8)
     with atomic_path(path) as tmp: fig.savefig(tmp, format="png")
 
-def row_generated(s, scale, seed, row, picture=None): # a cell; picture: a file for training images beside drawn ones
+def row_generated(s, scale, seed, row, picture=None):
+    "A cell: images drawn by a model of fifteen. picture: a file for training images beside drawn ones."
     model = network(s, scale, seed, row, **KINDS[row]); t = time.perf_counter(); got = sample(model, s["drawn"], steps=s["draw_steps"], seed=seed, progress=False); t = time.perf_counter() - t
     if picture is not None: beside(stack(device(s, "A", s["n"], "train", seed)), got, picture, "simulated images, and images drawn after them", 9.)
     truth = [scene_truth(x) for x in device(s, "A", 100 if scale != "ci" else 4, "truth")]
     return cell("ddpm", row, seed, scale, "simulated", judged(s, scale, got, device(s, "A", s["n"], "train", seed), device(s, "A", s["held"], "held", seed), truth, model.config["pixel_size"]) | {"s/image": t/len(got)}, s | KINDS[row])
 
-def row_simulator(s, scale, seed): # a cell: what a perfect generator would reach
+def row_simulator(s, scale, seed):
+    "A cell: what a perfect generator would reach."
     fresh = device(s, "A", s["drawn"], "perfect", seed); truth = [scene_truth(x) for x in device(s, "A", 100 if scale != "ci" else 4, "truth")]
     return cell("ddpm", "fresh images of the simulator", seed, scale, "simulated", judged(s, scale, stack(fresh), device(s, "A", s["n"], "train", seed), device(s, "A", s["held"], "held", seed), truth, fresh[0].pixel_size), s)
 
-def row_transfer(s, scale, seed, how, n): # a cell; how: one of `RATES`, or "scratch"
+def row_transfer(s, scale, seed, how, n):
+    'A cell: process B from n images. how: one of `RATES`, or "scratch".'
     data = Scenes(device(s, "B", n, "train", seed)); out = run_folder("ddpm", f"transfer_{how}_{n}_{scale}_{seed}"); go_on = (out/"config.json").exists(); quiet = sys.stderr.isatty()
     if not (out/"model/semiml.json").exists():
         if how == "scratch": train(data, out, **s["options"], steps=s["transfer"], flips="h", seed=seed, resume=go_on, progress=quiet)
@@ -139,7 +149,8 @@ def row_transfer(s, scale, seed, how, n): # a cell; how: one of `RATES`, or "scr
 # %% ../../nbs/api/98_ddpm_tables.ipynb #98a00012
 WIDTHS = 5., 9. # nm, of the fins that guidance learns from: the process alone varies too little to ask it for something else
 
-def varied(s, seed): # scenes whose fins are evenly spread over `WIDTHS`
+def varied(s, seed):
+    "Scenes whose fins are evenly spread over `WIDTHS`."
     at = WIDTHS[0] + (np.arange(s["n"]) + .5)/s["n"]*(WIDTHS[1] - WIDTHS[0])
     return [tem.scene(MODULE, seed_for(seed, "ddpm", "guidance", i), "A", shape=s["shape"], pixel_size_nm=s["pixel"], fin_cd_nm=float(v)) for i, v in enumerate(at)]
 
@@ -155,7 +166,8 @@ def row_guidance(s, scale, seed, target, strength): # a cell
         new = varied(s, seed + 1000); know = accuracy(c, stack(new), targets={"CD nm": [scene_truth(x)["cd"] for x in new]}, times=(300,))[-1]; m |= {"classifier/CD error nm": know["rmse"], "classifier/CD spread nm": know["spread"]}
     return cell("ddpm", f"guidance, CD {target:g} nm, scale {strength:g}", seed, scale, "simulated", m, s | dict(target=target, strength=strength))
 
-def with_maps(s, scale, seed): # a model that follows label maps, told of augmentation as well
+def with_maps(s, scale, seed):
+    "A model that follows label maps, told of augmentation as well."
     data = Scenes(device(s, "A", s["n"], "train", seed)); return network(s, scale, seed, "maps", augment=True, maps=np.stack([x.mask for x in data.scenes]), classes=data.classes)
 
 def following(net, pixel, images, wanted, name="")->dict: # metrics
@@ -167,7 +179,8 @@ def following(net, pixel, images, wanted, name="")->dict: # metrics
         if d: out |= {f"{name}{k}/error nm": float(np.mean(d)), f"{name}{k}/error sd nm": float(np.std(d)), f"{name}{k}/found": len(d)/len(a)}
     return out
 
-def row_maps(s, scale, seed): # a cell: layouts that the model has not seen
+def row_maps(s, scale, seed):
+    "A cell: images drawn after layouts that the model has not seen."
     model, wanted, net = with_maps(s, scale, seed), device(s, "A", s["held"], "held", seed), instrument(s, scale); px = model.config["pixel_size"]
     got = sample(model, len(wanted), steps=s["draw_steps"], maps=np.stack([x.mask for x in wanted]), seed=seed, progress=False)
     return cell("ddpm", "label map in, image out", seed, scale, "simulated", following(net, px, got, wanted) | following(net, px, stack(wanted), wanted, "instrument/"), s)
@@ -206,7 +219,8 @@ def masks_by_sesami(s, scale, seed, data, images)->list: # label maps
 
 DOWNSTREAM = "real only", "classical augmentation", "synthetic added", "synthetic and classical", "synthetic, masks by regions", "synthetic, masks by SeSAMI" # the last two: images without a map, labelled afterwards
 
-def row_downstream(s, scale, seed, row): # a cell
+def row_downstream(s, scale, seed, row):
+    "A cell: segmentation of held-out scenes by a network of fifteen labelled images, and of what the row adds to them."
     data, test = device(s, "A", s["n"], "train", seed), device(s, "A", s["test"], "downstream"); images, masks, px = [x.image for x in data], [x.mask for x in data], data[0].pixel_size
     labelled = {}
     if "masks by" in row:

@@ -48,7 +48,8 @@ def lot_z(profile:dict, x)->np.ndarray: # (n, F) of the images of one lot -> (F'
     v = _used(profile, x); n = np.isfinite(v).sum(0); mean = np.where(n > 0, np.nansum(v, 0)/np.maximum(n, 1), profile["centre"])
     return (mean - profile["centre"])/np.sqrt((profile["between"]**2 + profile["within"]**2/np.maximum(n, 1))*(1 + 1/profile["n_lots"]))
 
-def holm(p)->np.ndarray: # adjusted p of many tests, Holm (1979)
+def holm(p)->np.ndarray:
+    "Adjusted p of many tests, Holm (1979)."
     p = np.asarray(p, float); o = np.argsort(p); q = np.empty(len(p)); q[o] = np.minimum(np.maximum.accumulate(p[o]*(len(p) - np.arange(len(p)))), 1); return q
 
 def population(profile:dict, x)->tuple: # (n, F) -> z (F',), p of the means (F',), p of the spread (F',), adjusted together
@@ -60,7 +61,8 @@ def population(profile:dict, x)->tuple: # (n, F) -> z (F',), p of the means (F',
     p = holm(np.r_[2*scipy.stats.t.sf(abs(z), profile["n_lots"] - 1), q]); return z, p[:len(z)], p[len(z):]
 
 # %% ../../nbs/api/88_monitor_drift.ipynb #88b00017
-def start(profile:dict)->dict: # the memory of a CUSUM: sums (2, F') up and down, length (2, F') lots since they were 0, recent z of lots
+def start(profile:dict)->dict:
+    "The memory of a CUSUM before the first lot: sums (2, F) up and down, length (2, F) in lots since they were 0, recent z of lots."
     return dict(sums=np.zeros((2, len(profile["names"]))), length=np.zeros((2, len(profile["names"])), int), recent=[])
 
 def step(state:dict, z, k:float=1.)->dict: # (F',)
@@ -168,6 +170,7 @@ def check_folder(profile:dict, folder, lots:int=None, pixel_size_nm:float=None, 
 
 # %% ../../nbs/api/88_monitor_drift.ipynb #88b00035
 def drift_fit(args):
+    "`semiml drift fit`: the profile of lots in control."
     if not args.out: raise BadInput("no output file: give --out profile.json")
     P = fit_folder(args.folder, args.lots, args.alpha, args.pixel_size, args.gray_range and tuple(args.gray_range), args.seed, sys.stderr.isatty()); save(P, args.out); L = P["limits"]
     print(f"{P['n_images']} images of {P['n_lots']} lots; {', '.join(P['names'])}\nprofile in {args.out}, for {L['alpha']:.2%} of lots with a false alarm (CUSUM limit {L['h']:.1f})")
@@ -179,7 +182,8 @@ def _state(path):
     like = dict(profile=str, lots=[str], memory=(None, dict(sums=[[float]], length=[[int]], recent=[[float]])))
     return read_json(path, like, "it cannot be read as a state of semiml drift check, remove it to start again") if Path(path).exists() else None
 
-def drift_check(args)->int: # exit code
+def drift_check(args)->int:
+    "`semiml drift check`: images against a profile; exit code 1 on drift."
     P = load(args.profile)
     if not looks_like(P.get("limits"), dict.fromkeys(("alpha", "distance", "kl", "p", "k", "h"), float)): raise BadInput(f"{args.profile}: has no limits, make it with semiml drift fit")
     lines, state = check_folder(P, args.folder, args.lots, args.pixel_size, args.state and _state(args.state), sys.stderr.isatty())

@@ -62,18 +62,24 @@ def decide(
                 classes=rows, unjudged=[c for c in classes if c not in rows])
 
 # %% ../../nbs/api/89_monitor_gate.ipynb #89a00019
-def file_sha(path)->str: return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def file_sha(path)->str:
+    "sha256 of a file, in hexadecimal digits."
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
 def pixel_sha(image)->str: # (H, W) -> hex
     "Of the gray values, whatever file format they are stored in."
     a = np.ascontiguousarray(image, np.float32); return hashlib.sha256(str(a.shape).encode() + a.tobytes()).hexdigest()
+
 def folder_sha(folder)->str:
     "Of the names and contents of all files in a folder."
     return _sha({p.relative_to(folder).as_posix(): file_sha(p) for p in Path(folder).rglob("*") if p.is_file()})
+
 def _sha(o): return hashlib.sha256(json.dumps(o, sort_keys=True).encode()).hexdigest()
 def _now(): return datetime.now(timezone.utc).isoformat(timespec="seconds")
 def _who(by):
     try: return by or getpass.getuser()
     except (KeyError, OSError): raise BadInput("who asks is not known on this machine, give a name with --by") from None
+
 def _json(path, what, like): # dict, or None where there is none; for `like` see `core.looks_like`
     return read_json(path, like, f"it cannot be read as {what}, restore it from a backup") if path.exists() else None
 
@@ -81,6 +87,7 @@ _FROZEN = dict(data=str, alpha=float, margin=float, comparisons=int, by=str, whe
 _HELD = _FROZEN | dict(classes=[str], grouped=bool, sha256=str, rules_sha=(str, None), files={...: dict.fromkeys(("group", "image", "mask", "image_sha", "mask_sha", "pixels"), str)})
 _LINES = dict(frozen=_FROZEN | dict(holdout=str, images=int, groups=int), promoted=dict(what=str, model=str, sha256=str, replaces=(str, None), by=str, when=str, source=str, test={}), # of the history
               compared=dict(comparison=int, candidate=str, against=str, holdout=str, by=str, when=str, test=dict(passes=bool, why=[str], groups=int, images=int, classes={...: dict(gain=float, at_least=float, groups=int)}, unjudged=[str]) | dict.fromkeys(("gain", "p", "new", "old", "alpha", "margin"), float)))
+
 def _sound(r): # is a line of the history as it was written?
     t = r.get("test", {}); return looks_like(r, _LINES[r["what"]]) and (r["what"] != "compared" or looks_like([t.get("invented", {}), t.get("patterns", dict(rows=[], warning=""))], [({...: [float]}, dict(rows=[dict(pattern=str, gain=float, mean=float, n=int)], warning=str))]))
 
@@ -151,7 +158,8 @@ def promoted(registry)->dict|None: # the line of the history: model (folder in m
     if now and Path(now["model"]).name != now["model"]: raise BadInput(f"{path}: names a model outside of {registry}, restore it from a backup")
     return now
 
-def read_lines(path)->list: # of what `append_line` wrote, without what cannot be read, such as half a line of a killed process
+def read_lines(path)->list:
+    "What `append_line` wrote, without what cannot be read, such as half a line of a killed process."
     out = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try: out.append(parse_json(line, {}))
@@ -246,11 +254,13 @@ def _promote(registry, new, sha, by, candidate, v):
 
 # %% ../../nbs/api/89_monitor_gate.ipynb #89a00040
 def gate_init(args):
+    "`semiml gate init`: a registry of models with a frozen hold-out."
     rec = freeze(args.registry, args.hold_out, args.by, args.alpha, args.margin, args.comparisons, args.replace); groups = {f["group"] for f in rec["files"].values()}
     print(f"{len(rec['files'])} images of {len(groups)} groups are frozen as the hold-out of {args.registry} ({rec['sha256'][:16]}), for {rec['comparisons']} comparisons")
     if not rec["grouped"]: print(f"semiml: {args.hold_out}: no groups are given, so its images count as independent; if some are of one lamella, name them in dataset.json", file=sys.stderr)
 
-def gate_check(args): # exit code
+def gate_check(args):
+    "`semiml gate check`: a candidate beside the promoted model; exit code 1 where it is refused."
     v = check(args.registry, args.candidate, args.by, args.promote, args.trained_on or ())
     if "p" in v:
         print(f"mean IoU {v['old']:.4f} -> {v['new']:.4f} ({v['gain']:+.4f}), p = {v['p']:.3g} ({v['images']} images, {v['groups']} groups; level {v['alpha']:.3g}, comparison {v['comparison']})")
@@ -264,6 +274,7 @@ def gate_check(args): # exit code
     return 0 if v["passes"] else 1
 
 def gate_history(args):
+    "`semiml gate history`: the decisions so far."
     if not Path(args.registry).is_dir(): raise BadInput(f"{args.registry}: there is no such folder")
     for r in history(args.registry):
         t = r.get("test", {}); head = f"{r['when']}  {r['by']:12} {r['what']:9}"

@@ -31,7 +31,8 @@ def displaced(truth, px, rng, wander_px:float=4.)->np.ndarray: # (H, W) class nu
     return truth[y, x]
 
 @lru_cache(4)
-def scenes(scale:str, seed:int)->tuple: # masks [lamella][image], names of the classes that occur
+def scenes(scale:str, seed:int)->tuple:
+    "Masks [lamella][image], and the names of the classes that occur."
     s = SCALES[scale]; made = [[tem.scene("finfet_gate", (seed, l, i), lamella=(seed, l), shape=s["shape"], pixel_size_nm=1.) for i in range(s["per"])] for l in range(s["lamellae"])]
     n = 1 + max(int(o.mask.max()) for row in made for o in row)
     return [[o.mask for o in row] for row in made], made[0][0].classes[:n]
@@ -57,9 +58,12 @@ def trial(new, old, names)->dict: # (lamellae, images, classes) IoU each -> {gat
     once_ = strict["p"] <= ALPHA and .5**g <= ALPHA and all(at_least(v, ALPHA) > -MARGIN for v in by_group(a - b, groups).T if (~np.isnan(v)).sum() > 1)
     return dict(zip(GATES, (strict["passes"], bool(once_), strict["p"] <= ALPHA, bool(scipy.stats.ttest_1samp(d, 0, alternative="greater").pvalue <= ALPHA and all(at_least(v, ALPHA) > -MARGIN for v in (a - b).T)), bool(d.mean() > 0))))
 
-def drawings(rng, s, at, n): return rng.permuted(np.tile(np.arange(s["drawings"]), (at, 1)), axis=1)[:, :n].T # (n, at): of n models, for each lamella anew and never the same twice
+def drawings(rng, s, at, n):
+    "(n, at): of n models, which drawing each takes of a lamella, for each lamella anew and never the same twice."
+    return rng.permuted(np.tile(np.arange(s["drawings"]), (at, 1)), axis=1)[:, :n].T
 
-def trials(scale:str, seed:int, model:str, at:int)->tuple: # lamellae of the hold-out -> {gate: how often promoted}, trials
+def trials(scale:str, seed:int, model:str, at:int)->tuple:
+    "{gate: how often promoted} over lamellae of the hold-out, and the number of trials."
     s, names, new, old = SCALES[scale], scenes(scale, seed)[1], bank(scale, seed, model), bank(scale, seed, "old"); n = dict.fromkeys(GATES, 0)
     for t in range(s["trials"]):
         rng = np.random.default_rng(seed_for(seed, "trial", model, at, t)); l = rng.choice(s["lamellae"], at, replace=False); i, j = drawings(rng, s, at, 2)
@@ -74,11 +78,13 @@ def five_in_a_row(scale:str, seed:int, at:int)->dict: # shares of hold-outs on w
         n += [any(v["gate, one comparison"] for v in said), any(v["gate"] for v in said[:COMPARISONS]), any(v["mean is higher"] for v in said)]
     return dict(zip(("uncorrected", "gate", "mean is higher"), n/s["five"]))
 
-def interval(k:int, n:int)->tuple: # 95 %, Wilson
+def interval(k:int, n:int)->tuple:
+    "95 % interval of k in n, Wilson (1927)."
     r = scipy.stats.binomtest(int(k), int(n)).proportion_ci(method="wilson"); return r.low, r.high
 
 # %% ../../nbs/api/99_monitor_gate_tables.ipynb #99d00010
-def row(scale:str, seed:int, model:str)->dict: # a cell
+def row(scale:str, seed:int, model:str)->dict:
+    "A cell: how often gates promote a model that is better, the same, or worse."
     s, names, new, old = SCALES[scale], scenes(scale, seed)[1], bank(scale, seed, model), np.roll(bank(scale, seed, "old"), 1, 0); d = np.nanmean(new - old, (0, 2)); m = np.nanmean(new, 3) - np.nanmean(old, 3)
     got, n = trials(scale, seed, model, s["at"]); out = {"true gain": round(float(m.mean()), 9) + 0., "true gain of the worst class": round(float(np.nanmean(d, 0).min()), 9) + 0., "spread of a lamella": float((m.mean(2)).std()), "lamellae": s["at"], "trials": n}
     for k, v in got.items(): low, high = interval(v, n); out |= {f"promoted/{k}": v/n, f"promoted/{k}/low": low, f"promoted/{k}/high": high}

@@ -113,7 +113,8 @@ def observe(images, gray:tuple, bins:int=32)->dict: # iterable of (H, W) -> x (N
     if not rows: raise BadInput("there are no images, give some")
     return {k: np.stack([r[k] for r in rows]) for k in rows[0]}
 
-def lot_means(x, lots)->tuple: # (N, F), N names -> lots in order, (L, F) means, (N,) which lot, (L,) images
+def lot_means(x, lots)->tuple:
+    "(N, F) statistics of images and N names of lots -> lots in order, (L, F) means, (N,) which lot, (L,) images."
     ids, k = np.unique(np.asarray(lots).astype(str), return_inverse=True); n = np.bincount(k)
     return ids, np.stack([np.bincount(k, v, len(ids)) for v in x.T], 1)/n[:, None], k, n
 
@@ -155,13 +156,19 @@ def fits(profile:dict, image, pixel_size_nm=None, name:str="the image"):
     if own is not None and max(abs(np.log(np.divide(px, own)))) > .02: raise BadInput(f"{name}: a pixel is {px[1]:.4g} nm, but {own[1]:.4g} nm in the profile: fit a profile of this magnification")
     if a.min() < lo or a.max() > hi or (hi > 1 and a.max() <= 1 and a.max() > a.min()): raise BadInput(f"{name}: has gray values from {a.min():.4g} to {a.max():.4g}, but the profile is of {lo:g} to {hi:g}: convert it as the reference was")
 
-def profile_id(profile:dict)->str: return hashlib.sha256(json.dumps(_plain(profile), sort_keys=True).encode()).hexdigest()[:16]
+def profile_id(profile:dict)->str:
+    "Sixteen digits that name a profile by its content."
+    return hashlib.sha256(json.dumps(_plain(profile), sort_keys=True).encode()).hexdigest()[:16]
+
 def _plain(o):
     if isinstance(o, dict): return {k: _plain(v) for k, v in o.items()}
     if isinstance(o, (list, tuple, np.ndarray)): return [_plain(v) for v in (o.tolist() if isinstance(o, np.ndarray) else o)]
     return None if isinstance(o, float) and not math.isfinite(o) else float(f"{o:.7g}") if isinstance(o, float) else o.item() if isinstance(o, np.generic) else o
 
-def save(profile:dict, path): atomic_write(path, json.dumps(_plain(profile))) # raises `CannotSave`
+def save(profile:dict, path):
+    "Write a profile as JSON, atomically. Raises `CannotSave`."
+    atomic_write(path, json.dumps(_plain(profile)))
+
 def load(path)->dict:
     "A saved profile. Raises `BadInput`."
     again = f"cannot be read as a profile, make one with semiml drift fit FOLDER --out {path}"; P = read_json(path, {}, again)

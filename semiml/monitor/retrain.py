@@ -89,7 +89,9 @@ def read_state(pool)->dict: # at: seconds since 1970, None: never; lines: review
     "For `due`. Raises `BadInput`."
     return dict(at=None, lines=0) | (_json(Path(pool)/"state.json", "the state of a pool", dict(at=(float, None), lines=int)) or {})
 
-def n_new(pool)->int: return len(lines(pool)) - read_state(pool)["lines"] # reviews since the last training
+def n_new(pool)->int:
+    "Reviews in the pool since the last training."
+    return len(lines(pool)) - read_state(pool)["lines"]
 
 def retrain(
     pool, out, registry=None, base=(), # The reviewed images; folder of the run; of the gate; folders of older training images
@@ -110,11 +112,13 @@ def retrain(
 
 # %% ../../nbs/api/89_monitor_retrain.ipynb #89b00023
 def gate_collect(args):
+    "`semiml gate collect`: reviewed masks into a data set for training."
     from semiml.datasets import open_dataset
     got = collect(args.pool, args.review, open_dataset(args.images, masks=False, allow_mixed_pixel_size=True), args.registry, by=args.by)
     print(f"{args.pool}: " + ", ".join(f"{n} {k.replace('_', ' ')}" for k, n in got.items()))
 
-def gate_due(args): # exit code
+def gate_due(args):
+    "`semiml gate due`: is a retraining due? Exit code 1: not yet."
     if not Path(args.pool).is_dir(): raise BadInput(f"{args.pool}: there is no such folder, collect reviewed images first")
     of = lambda folders: tuple(np.sum([judged(f) for f in folders], 0).tolist()) if folders else None
     if bool(args.review) != bool(args.before): raise BadInput("quality is judged by two kinds of annotations: give --review for those of late, and --before for those when the model was new")
@@ -123,6 +127,7 @@ def gate_due(args): # exit code
     return 0 if ok else 1
 
 def gate_retrain(args):
+    "`semiml gate retrain`: train a candidate from the pool."
     if not args.out: raise BadInput("no output folder: give --out FOLDER")
     print(f"the candidate is in {retrain(args.pool, args.out, args.registry, args.base or (), args.start, args.steps, args.seed, progress=sys.stderr.isatty(), size=(args.side, args.side), resume=args.resume)}")
 

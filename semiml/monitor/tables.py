@@ -34,14 +34,19 @@ def lots(s:dict, seed:int, part:str, k:int, change=None)->list: # of `observe`, 
     "Lots of a part, such as 'reference'. Parts and seeds share none."
     return [observe(line_lot((seed_for(seed, "drift", part), j), s["n"], change(j) if callable(change) else change, s["side"]), GRAY) for j in range(k)]
 
-def joined(lots:list)->tuple: return {k: np.concatenate([o[k] for o in lots]) for k in lots[0]}, np.repeat([f"lot{i:05d}" for i in range(len(lots))], [len(o["x"]) for o in lots])
+def joined(lots:list)->tuple:
+    "Statistics of several lots as one dict of arrays, and the lot of each image."
+    return {k: np.concatenate([o[k] for o in lots]) for k in lots[0]}, np.repeat([f"lot{i:05d}" for i in range(len(lots))], [len(o["x"]) for o in lots])
 
 @functools.lru_cache(4)
-def reference(scale:str, seed:int)->tuple: # profile with limits, `lot_stats` of lots in control
+def reference(scale:str, seed:int)->tuple:
+    "A profile with limits, and `lot_stats` of lots in control."
     s = _scale(scale); seen, names = joined(lots(s, seed, "reference", s["reference"])); P = calibrate(fit(seen, names), seen, names, seed=seed)
     return P, [lot_stats(P, o) for o in lots(s, seed, "fresh", s["fresh"])]
 
-def plain(profile, stats)->bool: return bool(abs(stats["image_z"]).max() > profile["limits"]["plain"])
+def plain(profile, stats)->bool:
+    "Does the largest plain z-score of a lot exceed its limit? The naive rule that the CUSUM is compared with."
+    return bool(abs(stats["image_z"]).max() > profile["limits"]["plain"])
 
 def one_run(profile:dict, before:list, after:list)->tuple: # `lot_stats` of lots in control, and after the change -> delay (inf: none), what it looks like at the alarm, delay of the plain z-score
     "Lots until the first alarm after a change; 1: in the first lot."
@@ -85,7 +90,8 @@ DEGRADED = { # of (N, h, w) gray values and a seed: the image, and which of `dri
     "clean": (lambda a, seed: a, None), "defocus 1 px": (lambda a, seed: defocus(a, 1., seed), "focus"), "defocus 2 px": (lambda a, seed: defocus(a, 2., seed), "focus"), "smoothing 1 px": (lambda a, seed: gaussian_blur(torch.from_numpy(a).float(), 1.).numpy(), "filter"),
     "shot noise": (lambda a, seed: np.random.default_rng(seed).poisson(2*a)/2, "dose"), "contrast 85 %": (lambda a, seed: .85*a, "contrast")}
 
-def tiles(image, n:int=48, side:int=TILE)->np.ndarray: # (H, W) -> (at most n, side, side)
+def tiles(image, n:int=48, side:int=TILE)->np.ndarray:
+    "At most n tiles, (n, side, side), of an image (H, W)."
     h, w = (k//side for k in image.shape); t = np.asarray(image)[:h*side, :w*side].reshape(h, side, w, side).swapaxes(1, 2).reshape(-1, side, side); return t[np.linspace(0, len(t) - 1, min(n, len(t))).round().astype(int)].astype(float)
 
 def real(scale:str, seed:int)->dict: # metrics

@@ -12,6 +12,7 @@ from ..cli import need_out
 
 # %% ../../nbs/api/72_semisup_command.ipynb #5e720005
 def train(args):
+    "`semiml semisup train`: a network from a few labelled images and many without labels."
     from semiml.datasets import open_dataset
     from semiml.semisup.method import TEM
     from semiml.semisup.train import train
@@ -28,6 +29,7 @@ def train(args):
     print(f"trained on {len(ds)} labelled and {len(free)} other images; the network is in {out/'model'}")
 
 def segment(args):
+    "`semiml semisup segment`: label maps of a folder of images."
     from semiml.datasets import create, open_dataset
     from semiml.segnet import load, predict
     from tqdm.auto import tqdm

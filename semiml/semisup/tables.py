@@ -83,7 +83,8 @@ def network(s:dict, scale:str, method:str, labels:int, free:str, seed:int, name:
         train([x.image for x in lab], [label(x) for x in lab], others, len(NAMES), out, method, names=NAMES, seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty(), **{k: s[k] for k in ("steps", "n", "m", "side")}, **how)
     return load(out/"model"), read_log(out)[-1]["seconds"], read_log(out)
 
-def row(s, scale, method, labels, table, seed, name=None, row=None, **how): # a cell
+def row(s, scale, method, labels, table, seed, name=None, row=None, **how):
+    "A cell of tables 2 and 3: a method with so many labels of device A, or of B without any."
     free, known = "AB" if table == "table3" else "A", dict(zip(s["labels"], (20, 60))).get(labels, labels); net, seconds, log = network(s, scale, method, labels, free, seed, name, **how)
     v = judge(net, device(s, "B" if table == "table3" else "A", s["n_test"], TEST)); metrics = {f"A{known}/{k}": o for k, o in v.items()}
     if name and table == "table3": metrics |= {f"device A/{k}": o for k, o in judge(net, device(s, "A", s["n_test"], TEST)).items()}
@@ -99,11 +100,13 @@ WHY = { # do unlabelled images of A help A, and if not, why? Nothing left to lea
     "90 labels, supervised": dict(method="supervised", labels=90), **{f"5 labels, {m}": dict(method=m, labels=5) for m in ROWS}, "threshold 0.8": dict(tau=.8),
     **{f"1200 steps, {m}": dict(method=m, steps=1200) for m in ("supervised", "proposed")}}
 
-def row_why(s, scale, seed, name): # a cell
+def row_why(s, scale, seed, name):
+    "A cell of the ablation `name`."
     how = dict(method="proposed", labels=s["labels"][0]) | WHY[name]; steps = how.pop("steps", s["steps"]); s = s | dict(steps=steps if scale != "ci" else s["steps"]); method, labels = how.pop("method"), how.pop("labels")
     return row(s, scale, method, labels, "table2", seed, name, name, **how)
 
-def figure10(s, scale, seed=0, n=20): # a figure, and its cells
+def figure10(s, scale, seed=0, n=20):
+    "A figure like the paper's figure 10, and its cells."
     from matplotlib.figure import Figure
     fig = Figure(figsize=(7, 3.6), dpi=80, layout="constrained"); axs = fig.subplots(2, 4); cells = []
     for ax, method in zip(axs, ("supervised", "proposed")):

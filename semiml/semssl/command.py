@@ -25,6 +25,7 @@ def _context(args, run): # as asked for, else as in the run that this one goes o
     path = Path(run)/"config.json"; return args.context if args.context is not None or not path.is_file() else read_json(path, {}, "give the folder of a pretraining run or its model").get("context")
 
 def pretrain(args):
+    "`semiml semssl pretrain`: an encoder from pairs of magnifications without labels."
     import numpy as np
     from semiml.semssl.model import ENCODERS
     from semiml.semssl.pairs import groups, stack
@@ -50,6 +51,7 @@ def _from_shards(args): # they stay on the disk: memory does not grow with their
     _pretrained(args, x, groups(x, args.group.split(",")), sys.stderr.isatty())
 
 def finetune(args):
+    "`semiml semssl finetune`: a classifier from the pairs that have labels."
     import numpy as np
     from semiml.core import BadInput, atomic_write
     from semiml.semssl import classify
@@ -69,6 +71,7 @@ def finetune(args):
     print(f"fine-tuned on {len(train)} labelled pairs; on {len(held)} pairs of the last wafers: accuracy {r['accuracy']:.1%}, macro F1 {r['macro_f1']:.3f} (the temperature was set on them); the classifier is in {out/'model'}")
 
 def classify(args):
+    '`semiml semssl classify`: answers with probabilities as a CSV file, "unknown" where they are not sure enough.'
     from semiml.core import atomic_write
     from semiml.semssl import classify
     from semiml.semssl.pairs import stack

@@ -87,10 +87,12 @@ def load_encoder(folder)->nn.Module:
     net = encoder(create); net.load_state_dict(state); return net.to(best_device()).eval()
 
 # %% ../../nbs/api/83_semssl_model.ipynb #f55d6eae
-def patchify(x, p:int)->torch.Tensor: # (N, 1, H, W) -> (N, T, p*p)
+def patchify(x, p:int)->torch.Tensor:
+    "(N, 1, H, W) -> (N, T, p*p), row by row."
     n, _, h, w = x.shape; return x.reshape(n, h//p, p, w//p, p).permute(0, 1, 3, 2, 4).reshape(n, -1, p*p)
 
-def unpatchify(t, p:int, shape)->torch.Tensor: # (N, T, p*p) -> (N, 1, H, W)
+def unpatchify(t, p:int, shape)->torch.Tensor:
+    "(N, T, p*p) -> (N, 1, H, W), the inverse of `patchify`."
     (h, w), n = shape, len(t); return t.reshape(n, h//p, w//p, p, p).permute(0, 1, 3, 2, 4).reshape(n, 1, h, w)
 
 def hidden(noise, ratio:float)->torch.Tensor: # (N, T) random numbers -> (N, T) bool, the same number in each row

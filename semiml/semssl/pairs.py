@@ -126,7 +126,8 @@ def encode_gray(images)->np.ndarray: # (N, H, W) -> (N, H, W) uint8
     "Gray as `segnet.gray` makes it, in a byte; `unstack` is the inverse."
     return np.round((gray(np.stack([np.asarray(i, np.float32) for i in images]))[:, 0].numpy().clip(-1.1, 1.1) + 1.1)/2.2*255).astype(np.uint8)
 
-def unstack(x)->torch.Tensor: # uint8 -> float32, -1.1 to 1.1
+def unstack(x)->torch.Tensor:
+    "uint8 -> float32, -1.1 to 1.1: gray values that were clipped there when they were stacked."
     return torch.as_tensor(np.asarray(x) if not torch.is_tensor(x) else x).float()/255*2.2 - 1.1
 
 def square(image, side:int, where="image")->np.ndarray: # (H, W) of any size -> (side, side) float32

@@ -87,21 +87,25 @@ def fine_tuned(s, scale, name, device, seed, net, share:float=1.)->tuple: # trai
         with warnings.catch_warnings(): warnings.simplefilter("ignore"); classify.train(x[i], y[i], NAMES, out, net, steps=s["fine_steps"], n=s["fine_n"], lr=s["fine_lr"], seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty()) # with few labels classes have one sample, as intended
     return classify.load(out/"model"), read_log(out)[-1]["seconds"]
 
-def judged(s, net, device)->dict: # accuracy in per cent, as the paper gives it
+def judged(s, net, device)->dict:
+    "Accuracy in per cent, as the paper gives it, macro F1, calibration, and recall of each class."
     x, y, w = data(s, device, "test"); p = classify.predict(net, x); r = classify.report(p, y, NAMES); right = p.argmax(1) == y
     return {f"pattern/{name}": 100*float(right[w % len(PATTERNS) == k].mean()) for k, name in enumerate(PATTERNS) if (w % len(PATTERNS) == k).any()} | {"accuracy": 100*r["accuracy"], "macro F1": r["macro_f1"], "ECE": classify.ece(p, y)} | {f"recall/{k}": v["recall"] for k, v in r["classes"].items()}
 
-def known(s, net, device, seed)->dict: # what frozen features know
+def known(s, net, device, seed)->dict:
+    "What frozen features know: linear probe and nearest neighbours in per cent, retrieval of the other magnification."
     (x, y, _), (tx, ty, _) = data(s, device, "labelled", seed), data(s, device, "test"); a, b = probe.features(net, x), probe.features(net, tx); r = probe.retrieval(b[:, 0], b[:, 1])
     return {"linear probe": 100*probe.linear_probe(a, y, b, ty)["accuracy"], "k-NN": 100*float((probe.knn(a, y, b) == ty).mean()), "recall@1": (r["low to high"]["recall@1"] + r["high to low"]["recall@1"])/2}
 
 # %% ../../nbs/api/97_semssl_tables.ipynb #99912bda
-def row4(s, scale, row, seed, table="table4")->dict: # a cell of table 4, or of the same rows with other images
+def row4(s, scale, row, seed, table="table4")->dict:
+    "A cell of table 4, or of the same rows with other images."
     net = pretrained(s, scale, row, "A", seed, weights=True if row == "CE (ImageNet)" else None); frozen = known(s, net, "A", seed); c, seconds = fine_tuned(s, scale, row, "A", seed, net)
     log = read_log(run_folder("table4", f"{row}_A_{scale}_{seed}{_at(s)}")); m = judged(s, c, "A") | frozen | ({"pretrain/found": log[-1]["found"]} if log and "found" in log[-1] else {})
     return cell(table, row, seed, scale, "simulated", m, s | dict(pretraining=ROWS.get(row), pretrain_seconds=log[-1]["seconds"] if log else 0., train_seconds=seconds))
 
-def row_labels(s, scale, row, share, seed, table4=None)->dict: # accuracy against the number of labels; "ResNet" is a convolutional network from scratch; table4: folder of the cells where a run with all labels may be already
+def row_labels(s, scale, row, share, seed, table4=None)->dict:
+    'A cell: accuracy against the number of labels; "ResNet" is a convolutional network from scratch. table4: folder of cells where a run with all labels may be already.'
     path = cell_path(table4 or "", row, scale, seed)
     if table4 and share == 1 and path.exists():
         done = once(path, None); return cell("labels", row, seed, scale, "simulated", {"1/accuracy": done["metrics"]["accuracy"]}, done["config"] | dict(share=1., labels=s["labelled"]["A"]), run=f"that of {path.name} of table 4, commit {done['commit']}")
@@ -110,7 +114,8 @@ def row_labels(s, scale, row, share, seed, table4=None)->dict: # accuracy agains
     return cell("labels", row, seed, scale, "simulated", {f"{share:g}/accuracy": judged(s, c, "A")["accuracy"]}, s | dict(share=share, labels=n, train_seconds=seconds))
 
 ROWS5 = "CE (other device)", "MAE+CL (Proposed)", "MAE+CL on A", "CE (from scratch)" # the paper's two, and two that it does not have
-def row5(s, scale, row, seed)->dict: # a cell of table 5
+def row5(s, scale, row, seed)->dict:
+    "A cell of table 5: another device."
     if row == "CE (other device)": c = fine_tuned(s, scale, "CE (from scratch)", "A", seed, pretrained(s, scale, "CE (from scratch)", "A", seed))[0]; net = c.encoder; net.create = c.create
     else: net = pretrained(s, scale, "MAE+CL (Proposed)" if row == "MAE+CL on A" else row, "A" if row == "MAE+CL on A" else "B", seed)
     frozen = known(s, net, "B", seed); c, seconds = fine_tuned(s, scale, f"table5 {row}", "B", seed, net)

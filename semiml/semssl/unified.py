@@ -48,7 +48,8 @@ def tem_pairs(s:dict, n:int, seed:int=0)->tuple: # (n, 2, S, S) uint8, module of
         with atomic_path(path) as tmp, open(tmp, "wb") as f: np.savez(f, x=np.stack(out))
     with np.load(path, allow_pickle=False) as z: return z["x"], np.arange(n) % len(names)
 
-def pool(s:dict, kind:str, seed:int=0)->tuple: # pairs, groups that are no negatives of each other
+def pool(s:dict, kind:str, seed:int=0)->tuple:
+    "Pairs of the kind of pool, and groups that are no negatives of each other."
     n, parts = s["free"]["A"], []
     for k in POOLS[kind]:
         if k == "sem": x, _, w = pairs.data(s, "A", "free", seed); g = pairs.layouts(w)
@@ -60,20 +61,23 @@ def pool(s:dict, kind:str, seed:int=0)->tuple: # pairs, groups that are no negat
 ROWS = {"from scratch": (None, None, 1), "separate": ("sem", "tem", 1), "unified": ("unified", "unified", 1), "unified, steps of both": ("unified", "unified", 2), "the other's": ("tem", "sem", 1)} # encoder for SEM, for TEM, parts of the steps
 
 def network(s, scale, kind, steps, seed):
+    "The encoder of a kind of pool, pretrained or read; kind None: random weights."
     if kind is None: return encoder(s["create"], seed=seed_for(seed, "net"), img_size=s["side"])
     out = run_folder("unified", f"{kind}_{steps}_{scale}_{seed}")
     if not (out/"model/config.json").exists():
         x, g = pool(s, kind, seed); pretrain(x, out, scale, steps*s["steps"], s["n"], s["create"], g, kinds=("self",), seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty())
     return load_encoder(out)
 
-def segmented(s, scale, name, net, seed)->dict: # mean IoU with twenty labels of device A
+def segmented(s, scale, name, net, seed)->dict:
+    "Mean IoU of TEM segmentation with twenty labels of device A."
     p = plugs.SCALES[scale]; learn, test = plugs.device(p, "A", p["labels"][0], "labels", seed), plugs.device(p, "A", p["n_test"], plugs.TEST); out = run_folder("unified", f"segment_{name}_{scale}_{seed}")
     seg = train_supervised([x.image for x in learn], [plugs.label(x) for x in learn], len(plugs.NAMES), out, s["fine_steps"], 8, (s["side"],)*2, s["fine_lr"], seed=seed, net=TokenSegmenter(net, len(plugs.NAMES)), resume=(out/"config.json").exists(), progress=sys.stderr.isatty())
     iou = SegmentationIoU(plugs.NAMES, ["defect"])
     for x in test: iou.update(torch.as_tensor(predict(seg, x.image, window=s["side"]).argmax(0))[None], torch.as_tensor(plugs.label(x).astype(int))[None])
     v = {k: float(o) for k, o in iou.compute().items()}; return {"TEM mIoU": v["miou_all"], "TEM mIoU, material": v["miou_material"], "TEM IoU, defect": v["miou_defect"]}
 
-def row(s, scale, name, seed)->dict: # a cell
+def row(s, scale, name, seed)->dict:
+    "A cell: an encoder on both tasks, or one for each."
     for_sem, for_tem, steps = ROWS[name]; out = run_folder("unified", f"classify_{name}_{scale}_{seed}"); x, y, _ = pairs.data(s, "A", "labelled", seed)
     if not (out/"model/config.json").exists(): classify.train(x, y, pairs.NAMES, out, network(s, scale, for_sem, steps, seed), steps=s["fine_steps"], n=s["fine_n"], lr=s["fine_lr"], seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty())
     v = pairs.judged(s, classify.load(out/"model"), "A"); m = {"SEM accuracy": v["accuracy"], "SEM macro F1": v["macro F1"]} | segmented(s, scale, name, network(s, scale, for_tem, steps, seed), seed)

@@ -13,6 +13,7 @@ from ..core import BadInput, read_json
 
 # %% ../../nbs/api/93_sesami_command.ipynb #a5fd7bae
 def train(args):
+    "`semiml sesami train`: an adapter of SAM from images and masks."
     from semiml.datasets import open_dataset
     from semiml.sesami.lora import trainable_share
     from semiml.sesami.train import train
@@ -43,6 +44,7 @@ def read_prompts(path)->dict: # {image: [(Prompt, class number)]}
     return {k: [(Prompt(p.get("points"), p.get("labels"), p.get("box")), p["class"]) for p in v] for k, v in given.items()}
 
 def segment(args):
+    "`semiml sesami segment`: label maps by prompts, or by a few examples without prompts."
     import numpy as np
     from semiml.datasets import create, open_dataset
     from semiml.sesami.promptless import Prototypes, segment
@@ -67,6 +69,7 @@ def segment(args):
     print(f"{len(masks)} material maps in {out} (255: nobody claimed the pixel)")
 
 def export(args):
+    "`semiml sesami export`: the adapter merged into a plain SAM checkpoint."
     from semiml.sesami.lora import export
     sam = adapted(args.run, args.checkpoint); out = need_out(args)
     if out.exists(): raise BadInput(f"{out}: exists already, choose another file with --out")

@@ -47,7 +47,8 @@ def renamed(scene, names)->np.ndarray: # (H, W) uint8
     "A scene's mask in the numbers of the vocabulary."
     return np.array([names.index(c) for c in scene.classes] + [255]*(256 - len(scene.classes)), np.uint8)[scene.mask]
 
-def over_modules(scenes, values)->dict: # module: mean
+def over_modules(scenes, values)->dict:
+    "{module: mean of the values of its scenes}."
     by = {}
     for s, v in zip(scenes, values): by.setdefault(s.truth["module"], []).append(v)
     return {m: float(np.mean(v)) for m, v in by.items()}
@@ -112,6 +113,7 @@ def _spread(values, n): # of the average over modules, from one set of test imag
 def _sam(s): return build("small", seed=1) if s["image_size"] is None else load(image_size=s["image_size"])
 
 def row_deeplab(s, scale, seed):
+    "A cell of table 1: DeepLabV3+, trained on all modules."
     names, out = vocabulary(), run_folder("table1", f"deeplab_{scale}_{seed}"); data = devices(s, "A", s["n_train"], "train", seed)
     net = train_supervised([d.image for d in data], [renamed(d, names) for d in data], len(names), out, s["net_steps"], s["net_batch"], s["net_size"], seed=seed, resume=(out/"config.json").exists())
     test = {p: devices(s, p, s["n_test"], "test", seed) for p in "ABC"}
@@ -119,11 +121,13 @@ def row_deeplab(s, scale, seed):
     return cell("table1", "DeepLabV3+", seed, scale, "simulated", statistics(by["A"], small) | statistics(by["B"], small, "B/") | statistics(by["C"], small, "C/") | _spread(each["A"], s["n_test"]), s | dict(pretrained=net.pretrained, train_seconds=read_log(out)[-1]["seconds"]), modules=by)
 
 def row_sam(s, scale, seed):
+    "A cell of table 1: SAM as it is published, with the same prompts."
     test = {p: devices(s, p, s["n_test"], "test", seed) for p in "ABC"}; sam = _sam(s)
     metrics, by = scores(Segmenter(sam), test, devices(s, "A", s["n_train"], "train", seed), seed, s["n_test"])
     return cell("table1", "SAM", seed, scale, "simulated", metrics, s | dict(kind=sam.kind, base_hash=sam.base_hash), modules=by)
 
-def row_sesami(s, scale, seed, row="SeSAMI", name="sesami", **how): # how: `sesami.train.train`, for ablations
+def row_sesami(s, scale, seed, row="SeSAMI", name="sesami", **how):
+    "A cell of table 1: SAM with an adapter. how: `sesami.train.train`, for ablations."
     out, sam = run_folder("table1", f"{name}_{scale}_{seed}"), _sam(s); data = devices(s, "A", s["n_train"], "train", seed)
     if (out/"model/semiml.json").exists(): load_adapter(sam, out/"model")
     else: train([d.image for d in data], [d.mask for d in data], out, sam, steps=s["steps"], objects=s["objects"], rounds=s["rounds"], rank=s["rank"], lr=s["lr"], seed=seed, resume=(out/"config.json").exists(), **how)

@@ -123,6 +123,7 @@ def waves(p:dict, rng, extent:tuple, first=None):
     a, b = (rough_field(rng, 128. if size < 96 else 256., 1., *o) for o in (first or film, film))
     field = (a + 1j*b).astype(np.complex64)
     return functools.partial(_wave, field)
+
 def _wave(field, x, y): return sample(field, x, y, 1.)
 
 def in_parts(layers):
@@ -167,10 +168,12 @@ def spans(
     ends = ends + u*(lo + hi)/2
     return [dimension(*a[:3], *e) for a, e in zip(asks, ends)]
 
-def seen(r:dict, lo:float, hi:float)->list: # numbers of the features of a row whose axes lie between lo and hi
+def seen(r:dict, lo:float, hi:float)->list:
+    "Numbers of the features of a row whose axes lie between lo and hi, in nm."
     return [k for k in range(1, r["n"]-1) if lo < r["x"][k] < hi]
 
-def seen_sites(h:dict, extent:tuple)->list: # numbers of the sites whose centres lie in x0, x1, y0, y1
+def seen_sites(h:dict, extent:tuple)->list:
+    "Numbers of the sites whose centres lie in the extent x0, x1, y0, y1, in nm."
     return [k for k in range(h["n"]) if extent[0] < h["x"][k] < extent[1] and extent[2] < h["y"][k] < extent[3]]
 
 def pitches(feature:str, r:dict, ks:list, y:float, swap=False)->list: # of `dimension`

@@ -54,7 +54,9 @@ def without(c, i):
     if not 0 <= i < len(c["centre"]): raise refuse(f"there is no feature {i} to leave out, choose 0 to {len(c['centre'])-1}")
     return {k: np.delete(a, i, 0) for k, a in c.items()}
 
-def pick(a, k): return a.astype(np.float32).take(k) # one number of a small table for each point
+def pick(a, k):
+    "One number of a small table for each point, float32."
+    return a.astype(np.float32).take(k)
 
 def wall(c, x, y):
     "Nearest column `k`, place `u` across it, and signed distance (nm) to its two walls."
@@ -68,7 +70,9 @@ def bridge(c, i, x, y, y0, y1):
     if not 0 <= i < len(c["centre"])-1: raise refuse(f"there is no feature {i} with a next one to merge with, choose 0 to {len(c['centre'])-2}")
     return box(x, y, c["centre"][i], c["centre"][i+1], y0, y1, 1.)
 
-def shown(c, extent): return [i for i, o in enumerate(c["centre"]) if extent[0] <= o <= extent[1]] # numbers of the columns seen
+def shown(c, extent):
+    "Numbers of the columns whose axes are in the extent."
+    return [i for i, o in enumerate(c["centre"]) if extent[0] <= o <= extent[1]]
 
 # %% ../../nbs/api/23_sim_columns.ipynb #58514403
 L, R, UP, DOWN = (-1, 0), (1, 0), (0, -1), (0, 1)
@@ -116,9 +120,13 @@ def trace(
     for j, e in zip(i.tolist(), ends): out[j].append(tuple(e))
     return out
 
-def films(i, quantity, names, points): return [dimension(o, i, quantity, a, b) for o, a, b in zip(names, points, points[1:])] # that a ray has crossed
+def films(i, quantity, names, points):
+    "Dimensions of the films that a ray has crossed, between its points."
+    return [dimension(o, i, quantity, a, b) for o, a, b in zip(names, points, points[1:])]
 
-def middle(a, b): return (a[0]+b[0])/2, (a[1]+b[1])/2
+def middle(a, b):
+    "The point half way between two."
+    return (a[0]+b[0])/2, (a[1]+b[1])/2
 
 def pitches(feature, centres): # {number: (x, y)}
     "Centre to centre of neighbours."

@@ -143,7 +143,9 @@ PATTERNS = dict(
     memory_cell=dict(build=_memory, about="active areas of a static memory cell, tiled with its mirror images", settings=_with(_DENSE,
         dict(wide_cd_nm=(38, 46), height_nm=(240, 300), island=(.58, .66)), dict(wide_cd_nm=(28, 34), height_nm=(180, 220), island=(.58, .66)))))
 
-def patterns()->list: return list(PATTERNS) # the names that `design` takes
+def patterns()->list:
+    "The names that `design` takes."
+    return list(PATTERNS)
 
 # %% ../../nbs/api/27_sim_designs.ipynb #eed16fba
 def _check(name, p):

@@ -122,9 +122,17 @@ def channel_dims(c, p, extent, draw, classes, mids):
         out += films(k, "thickness_channel", ["high-k", "oxide"], o[4])
     return out
 
-def finfet_along(p, rng, extent): return along_channel(p, rng, extent, "finfet_along") # metal gates on a fin
-def finfet_along_dummy(p, rng, extent): return along_channel(p, rng, extent, "finfet_along_dummy") # the poly dummies before them
-def nanosheet_along(p, rng, extent): return along_channel(p, rng, extent, "nanosheet_along", max(int(p.get("sheets", 1)), 1)) # gates around sheets
+def finfet_along(p, rng, extent):
+    "Metal gates on a fin, cut along it."
+    return along_channel(p, rng, extent, "finfet_along")
+
+def finfet_along_dummy(p, rng, extent):
+    "The poly dummies before the metal gates, cut along the fin."
+    return along_channel(p, rng, extent, "finfet_along_dummy")
+
+def nanosheet_along(p, rng, extent):
+    "Gates around sheets, cut along them."
+    return along_channel(p, rng, extent, "nanosheet_along", max(int(p.get("sheets", 1)), 1))
 
 # %% ../../nbs/api/23_sim_logic.ipynb #1d45b488
 def check_sheets(p, module, wall_nm):
@@ -205,8 +213,13 @@ def sheet_dims(c, p, extent, draw, classes, wall_nm, order, place, levels):
         if faces: out.append(dimension("wall", s, "cd", faces[0][0], faces[1][0]))
     return out + pitches("stack", mid)
 
-def nanosheet_across(p, rng, extent): return around_sheets(p, rng, extent, "nanosheet_across") # gate-all-around
-def forksheet(p, rng, extent): return around_sheets(p, rng, extent, "forksheet", p.get("wall_nm", 1.)) # two stacks on a wall
+def nanosheet_across(p, rng, extent):
+    "Gate-all-around, cut across the sheets."
+    return around_sheets(p, rng, extent, "nanosheet_across")
+
+def forksheet(p, rng, extent):
+    "Two stacks of sheets on a dielectric wall, cut across."
+    return around_sheets(p, rng, extent, "forksheet", p.get("wall_nm", 1.))
 
 # %% ../../nbs/api/23_sim_logic.ipynb #6713b9d4
 _GATE = dict(gate_pitch_nm=(54, 57), gate_length_nm=(17, 20), gate_height_nm=(62, 70), sidewall_deg=(88.6, 89.6), spacer_nm=(6, 7.5), cap_nm=(14, 18),

@@ -124,7 +124,9 @@ def film_dims(row, i, name, tags, depth_nm, t_nm, y, floor=True):
     yield name, i, "thickness_right", (a, r-depth_nm, y), (b, r-depth_nm-t_nm, y)
     if floor: yield name, i, "thickness_bottom", (a, c, f), (b, c, f-t_nm)
 
-def upright(name, i, what, x, y0, tag0, y1, tag1): return name, i, what, (tag0, x, y0), (tag1, x, y1)
+def upright(name, i, what, x, y0, tag0, y1, tag1):
+    "An upright extent at x from y0 to y1, each with the tag of its boundary, as `rows` measures it."
+    return name, i, what, (tag0, x, y0), (tag1, x, y1)
 
 # %% ../../nbs/api/25_sim_rows.ipynb #024f5135
 def solve(parts, wanted, pitch_of):
@@ -148,6 +150,7 @@ def solve(parts, wanted, pitch_of):
     return out + [dimension(pitch_of, i, "pitch", m, middle[i+1], edges=False) for i, m in middle.items() if i+1 in middle]
 
 def finish(parts, wanted, pitch_of):
+    "What draws the parts and what solves for the dimensions wanted, of one kind of row."
     def draw(x, y, missing=None, merged=None): return list(parts(x, y, missing, merged).values())
     return in_parts(draw), solve(parts, wanted, pitch_of)
 

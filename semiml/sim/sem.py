@@ -132,7 +132,9 @@ def scene(
 def _centre(o, shape, px): # the defect near the middle of the image
     return tuple(float(c + d) for c, d in zip(o["defect"]["centre"], o["rng"].uniform(-.1, .1, 2)*np.multiply(shape[::-1], px)))
 
-def lines(seed=0, process:str="A", **kwargs)->Scene: return scene("lines", seed, process, **kwargs) # dense lines for metrology, see `scene`
+def lines(seed=0, process:str="A", **kwargs)->Scene:
+    "Dense lines for metrology, see `scene`."
+    return scene("lines", seed, process, **kwargs)
 
 # %% ../../nbs/api/28_sim_sem.ipynb #0c473c3c
 @dataclass

@@ -17,7 +17,9 @@ from scipy.special import gamma
 from ..core import BadInput, atomic_write
 
 # %% ../../nbs/api/22_sim_shapes.ipynb #e8ebc778
-def coverage(d_nm, pixel_size_nm): return np.clip(.5 - d_nm/pixel_size_nm, 0, 1) # share of each pixel inside, from the distance of its centre
+def coverage(d_nm, pixel_size_nm):
+    "Share of each pixel inside a shape, 0 to 1, from the signed distance of its centre in nm, negative inside."
+    return np.clip(.5 - d_nm/pixel_size_nm, 0, 1)
 
 def coordinates(
     shape:tuple, pixel_size_nm:float, # (H, W)
@@ -179,7 +181,9 @@ def seeds(seed, what="seed")->tuple:
     raise BadInput(f"{what}={seed!r}: a seed must be one or more whole numbers, 0 or above")
 
 # %% ../../nbs/api/22_sim_shapes.ipynb #cbdaefdd
-def refuse(why:str)->BadInput: return BadInput(f"these settings cannot be drawn: {why}")
+def refuse(why:str)->BadInput:
+    "The error of settings that contradict each other."
+    return BadInput(f"these settings cannot be drawn: {why}")
 
 def plain(a):
     "What JSON can hold: arrays as lists rounded to 0.0001, nan as null."
