@@ -33,7 +33,7 @@ def sites(s:dict, device:str, part:str, seed:int=0, n:int=None, per_wafer:int=10
     for i in range(n):
         w = i//per_wafer; rng = np.random.default_rng([seed, w]); t = TIME[part][0] + (TIME[part][1] - TIME[part][0])*i/max(n - 1, 1)
         dose = np.exp(rng.uniform(*np.log(DOSE)))*(1 - .2*t)
-        yield sem.site_or_next(PATTERNS[w % 3], (seed, i), device, (seed, w), sem._label(PATTERNS[w % 3], i, seed, None), shape=(s["side"],)*2, pixel_size_nm=s["px"], dimensions=False, dose_e_per_px=dose, magnification=s.get("magnification"))
+        yield sem.site_or_next(PATTERNS[w % 3], (seed, i), device, (seed, w), sem.defect_label(PATTERNS[w % 3], i, seed, None), shape=(s["side"],)*2, pixel_size_nm=s["px"], dimensions=False, dose_e_per_px=dose, magnification=s.get("magnification"))
 
 def _at(s): return f"_{s['magnification']:g}x" if s.get("magnification") else "" # part of the names of files
 
