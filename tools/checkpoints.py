@@ -1,4 +1,4 @@
-"""The DDPM that is shipped: `python tools/checkpoints.py [--steps 1800] [--images 100]`
+"""The DDPM that is shipped: `python tools/checkpoints.py [--steps 1800] [--images 100] [--pixels 32768]`
 
 Trains on simulated FinFET cross-sections of two processes, which it can be told apart, and on their label maps, which it can be told to follow; writes `semiml/checkpoints/finfet_tem` in half precision, a result cell for each
 process, and the model card with the figures of these cells. About 25 minutes of one core, then some minutes for the figures. A run that was stopped goes on, in the folder SEMIML_RUNS.
@@ -28,7 +28,7 @@ A denoising diffusion model (`semiml.ddpm.model.PatchDDPM`) that draws TEM cross
 
 - Data: {n} images of each of the processes A and B from `semiml.sim.tem`, seed 0, with their label maps; no real image was used.
 - Training: {steps} steps by progressive patches (`ddpm.patches`), {minutes:.0f} minutes of one core of {hardware}; one seed (0).
-- Made by: `python tools/checkpoints.py --images {n} --steps {steps}`
+- Made by: `python tools/checkpoints.py --images {n} --steps {steps} --pixels {pixels}`
 - Weights: half precision, {mb:.1f} MB, safetensors; licence as the package (Apache-2.0).
 - Classes of its label maps: {classes}.
 
@@ -44,13 +44,15 @@ Limits: **without a label map it draws badly** (one sample in ten was trained wi
 p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 p.add_argument("--steps", type=int, default=1800)
 p.add_argument("--images", type=int, default=100, help="of each process")
+p.add_argument("--pixels", type=int, default=32_768, help="in a batch")
 args = p.parse_args()
-s = SCALES["cpu"] | dict(shape=(192, 256), pixel=.5, options=dict(scale="cpu"))
+s = SCALES["cpu"] | dict(shape=(192, 256), pixel=.5, options=dict(scale="cpu", pixels=args.pixels))
 scenes = [x for process in "AB" for x in device(s, process, args.images, "checkpoint")]
-run = run_folder("ddpm", f"checkpoint_{args.images}_{args.steps}")
+run = run_folder("ddpm", f"checkpoint_{args.images}_{args.steps}_{args.pixels}")
 if not (run / "model" / "semiml.json").exists():
     train(Scenes(scenes), run, **s["options"], steps=args.steps, flips="h", processes=[x.truth["process"] for x in scenes], maps=np.stack([x.mask for x in scenes]), classes=scenes[0].classes,
           resume=(run / "config.json").exists())
+    for q in "AB": cell_path(CELLS, f"checkpoint_{q}", "cpu", 0).unlink(missing_ok=True)  # figures of another model
 model = load(run / "model")
 model.config["train_names"] = []  # two hundred names of simulated images help nobody
 save(model, FOLDER, half=True)
@@ -67,6 +69,6 @@ cells = {q: once(cell_path(CELLS, f"checkpoint_{q}", "cpu", 0), lambda: row(q)) 
 log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 h, w = model.config["image_size"]
 rows = "\n".join(f"| {k} | " + " | ".join(f"{cells[q]['metrics'][k]:.3g}" if cells[q]["metrics"].get(k) is not None else "" for q in "AB") + " |" for k in SHOWN)
-atomic_write(FOLDER / "README.md", CARD.format(h=h, w=w, px=model.config["pixel_size"][0], n=args.images, steps=args.steps, minutes=log[-1]["seconds"] / 60, hardware=cells["A"]["hardware"].get("cpu", "a CPU") if isinstance(cells["A"]["hardware"], dict) else cells["A"]["hardware"],
+atomic_write(FOLDER / "README.md", CARD.format(h=h, w=w, px=model.config["pixel_size"][0], n=args.images, steps=args.steps, pixels=args.pixels, minutes=log[-1]["seconds"] / 60, hardware=cells["A"]["hardware"].get("cpu", "a CPU") if isinstance(cells["A"]["hardware"], dict) else cells["A"]["hardware"],
                                                 mb=sum(f.stat().st_size for f in FOLDER.rglob("*.safetensors")) / 1e6, classes=", ".join(model.config["materials"]), drawn=s["held"], rows=rows))
 print(rows)
