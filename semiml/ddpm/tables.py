@@ -154,17 +154,17 @@ def varied(s, seed):
     at = WIDTHS[0] + (np.arange(s["n"]) + .5)/s["n"]*(WIDTHS[1] - WIDTHS[0])
     return [tem.scene(MODULE, seed_for(seed, "ddpm", "guidance", i), "A", shape=s["shape"], pixel_size_nm=s["pixel"], fin_cd_nm=float(v)) for i, v in enumerate(at)]
 
-def row_guidance(s, scale, seed, target, strength): # a cell
-    "A model of fifteen images with wide and narrow fins, asked for a CD; without guidance (strength 0) the target does not matter."
-    data, out, say = varied(s, seed), run_folder("ddpm", f"guide_{scale}_{seed}"), measured(instrument(s, scale), s["pixel"]); model = network(s, scale, seed, "varied", data)
-    if not (out/"classifier").exists(): train_classifier(stack(data), None, {"CD nm": [scene_truth(x)["cd"] for x in data]}, model, out, s["guide"], crop=.5, seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty())
+def row_guidance(s, scale, seed, target, strength, crop=.5): # a cell
+    "A model of fifteen images with wide and narrow fins, asked for a CD; without guidance (strength 0) the target does not matter. crop: sides of the windows that the classifier learns from, 1 is whole images."
+    whole = crop == 1; data, out, say = varied(s, seed), run_folder("ddpm", f"guide{'_whole'*whole}_{scale}_{seed}"), measured(instrument(s, scale), s["pixel"]); model = network(s, scale, seed, "varied", data)
+    if not (out/"classifier").exists(): train_classifier(stack(data), None, {"CD nm": [scene_truth(x)["cd"] for x in data]}, model, out, s["guide"], crop=crop, seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty())
     g = guidance(c := load_classifier(out/"classifier", model), {"CD nm": float(target)}, strength) if strength else None
     got = sample(model, min(16, s["drawn"]), steps=s["draw_steps"], seed=seed, guide=g, progress=False); cd = [v["cd"] for v in map(say, got) if "cd" in v]
     off = [v["cd"] - scene_truth(x)["cd"] for x, v in zip(data, map(say, stack(data))) if "cd" in v] # the instrument on true images
     m = {"CD nm": float(np.mean(cd)) if cd else float("nan"), "CD sd nm": float(np.std(cd)) if cd else float("nan"), "found": len(cd)/len(got), "instrument/CD error nm": float(np.mean(off)) if off else float("nan"), "instrument/CD error sd nm": float(np.std(off)) if off else float("nan")}
     if g: # what the classifier knows of scenes that it has not seen, with some noise, at the finest level
         new = varied(s, seed + 1000); know = accuracy(c, stack(new), targets={"CD nm": [scene_truth(x)["cd"] for x in new]}, times=(300,))[-1]; m |= {"classifier/CD error nm": know["rmse"], "classifier/CD spread nm": know["spread"]}
-    return cell("ddpm", f"guidance, CD {target:g} nm, scale {strength:g}", seed, scale, "simulated", m, s | dict(target=target, strength=strength))
+    return cell("ddpm", f"guidance, {'whole images, '*whole}CD {target:g} nm, scale {strength:g}", seed, scale, "simulated", m, s | dict(target=target, strength=strength, crop=crop))
 
 def with_maps(s, scale, seed):
     "A model that follows label maps, told of augmentation as well."
@@ -251,6 +251,7 @@ def run(out, scale:str="cpu", seeds=(0,)):
     make("simulator", row_simulator); make("maps", row_maps)
     for t in s["targets"]:
         for g in (0., *s["scales"]): make(f"guidance_{t:g}_{g:g}", row_guidance, t, g) if g or t == s["targets"][0] else None # without guidance the target does not matter
+        make(f"guidance_whole_{t:g}_{s['scales'][-1]:g}", row_guidance, t, s["scales"][-1], 1.)
     for method in METHODS: make(f"regions_{method}", row_regions, method)
     for row in DOWNSTREAM: make(f"downstream {row}", row_downstream, row)
     for n in s["transfer_n"]:
