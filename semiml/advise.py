@@ -37,7 +37,8 @@ CONDITIONS = ("same", "drifting", "other") # as in training; similar but driftin
 METRICS = { # the guide's table: ML metric, engineer's number; where it is measured
     "cd": ("L1", "critical dimension (CD)", (("lines", "../api/32_metrology_lines.ipynb"), ("measure", "../api/38_measure.ipynb"))),
     "epe": ("SSIM", "edge placement error (EPE)", (("EPE", "../api/35_metrology_epe.ipynb"),)),
-    "pattern fidelity": ("PSNR", "pattern fidelity", (("features that are lost", "../api/35_metrology_epe.ipynb"), ("features", "../api/33_metrology_features.ipynb"))),
+    "pattern fidelity": ("PSNR", "pattern fidelity", (("features that are lost", "../api/35_metrology_epe.ipynb"),
+                                                      ("features", "../api/33_metrology_features.ipynb"))),
     "contour": ("IoU", "contour accuracy", (("boundary IoU", "../api/36_judges.ipynb"), ("edges", "../api/32_metrology_edges.ipynb")))}
 ASK = dict(pairs="How many pairs (image with mask or design) are there?",
            alignment_px="How well do pairs lie on each other? Measure it with `look` or `semiml.align`.",
@@ -66,23 +67,30 @@ _PAIRS = (
          "guide, question 1; adapting a large model is semiml's addition", (("measure without a network", "../api/38_measure.ipynb"), _AUGMENT,
          ("eight masks and SAM", "../tutorials/02_segment_with_prompts.ipynb"), ("fifteen images", "../tutorials/01_fifteen_images.ipynb"))),
     Step("Regularise strongly, train in both directions with cycle consistency, and let images without masks help", "there are 100 to 1,000 pairs",
-         "guide, question 1; learning without masks is semiml's addition", (("both directions", "../api/45_translate.ipynb"), ("twenty labels", "../tutorials/03_twenty_labels.ipynb"), _AUGMENT)),
+         "guide, question 1; learning without masks is semiml's addition", (("both directions", "../api/45_translate.ipynb"),
+             ("twenty labels", "../tutorials/03_twenty_labels.ipynb"), _AUGMENT)),
     Step("Train in the usual way, with careful augmentation", "there are 1,000 to 10,000 pairs", "guide, question 1", (_AUGMENT, _TRAIN)),
     Step("Train in the usual way", "there are more than 10,000 pairs, which is rare", "guide, question 1", (_TRAIN, _ALONE)))
-_NO_PAIRS = Step("Make pairs before you plan a training: draw masks, or simulate pairs and say that they are simulated", "there is no pair at all", "semiml; the guide starts at one",
+_NO_PAIRS = Step("Make pairs before you plan a training: draw masks, or simulate pairs and say that they are simulated", "there is no pair at all",
+                 "semiml; the guide starts at one",
                  (("draw masks", "../api/66_sesami_annotate.ipynb"), ("simulate", "../api/29_sim.ipynb"), _ALONE))
 _ALIGN = (
     Step("Losses pixel by pixel can be used", "pairs lie on each other within a pixel", "guide, question 2", (("judges", "../api/36_judges.ipynb"),)),
     Step("Align all pairs by template matching or features, and look at those that fail", "pairs are off by a few pixels", "guide, question 2",
          (("align", "../api/34_align.ipynb"), ("what a shift does", "../guide/00_not_like_other_data.ipynb")), True),
-    Step("Find out why pairs do not fit (stage, field of view, coordinates) and align them before you train anything", f"pairs are off by more than {FEW_PX:g} px, and no model makes up for it",
-         "guide, question 2; the number is semiml's", (("align", "../api/34_align.ipynb"), ("a design and its micrograph", "../guide/03_design_against_sem.ipynb")), True))
+    Step("Find out why pairs do not fit (stage, field of view, coordinates) and align them before you train anything",
+         f"pairs are off by more than {FEW_PX:g} px, and no model makes up for it",
+         "guide, question 2; the number is semiml's", (("align", "../api/34_align.ipynb"),
+                                                       ("a design and its micrograph", "../guide/03_design_against_sem.ipynb")), True))
 _CONDITIONS = dict(zip(CONDITIONS, (
-    Step("Deploy as usual; keep a frozen test set all the same", "production looks like the training images", "guide, question 3; the test set is semiml's", (_GATE,)),
+    Step("Deploy as usual; keep a frozen test set all the same", "production looks like the training images",
+         "guide, question 3; the test set is semiml's", (_GATE,)),
     Step("Watch for drift and retrain by plan, with a gate that a new model must pass", "conditions are similar but drift", "guide, question 3",
          (("drift", "../api/88_monitor_drift.ipynb"), _GATE, ("retrain", "../api/89_monitor_retrain.ipynb"))),
-    Step("Plan to adapt to each tool: fine-tune, or bring the simulator to its settings", "other tools or recipes will be met", "guide, question 3; the simulator is semiml's addition",
-         (("what carries over to a new device", "../results/table3.ipynb"), ("transfer", "../api/59_ddpm_transfer.ipynb"), ("calibrate the simulator", "../api/29_sim_calibrate.ipynb"))))))
+    Step("Plan to adapt to each tool: fine-tune, or bring the simulator to its settings", "other tools or recipes will be met",
+         "guide, question 3; the simulator is semiml's addition",
+         (("what carries over to a new device", "../results/table3.ipynb"), ("transfer", "../api/59_ddpm_transfer.ipynb"),
+          ("calibrate the simulator", "../api/29_sim_calibrate.ipynb"))))))
 
 # %% ../nbs/api/89_advise.ipynb #adv09
 def _of_pairs(n):
@@ -91,7 +99,8 @@ def _of_pairs(n):
     for i, b in enumerate(PAIRS):
         if abs(n - b) <= NEAR*b: # nothing changes at one pair more: name what is on the other side of the border
             s = _PAIRS[i + 1 if k == i else i]
-            out.append(s._replace(do=f"Consider also: {s.do[0].lower()}{s.do[1:]}", why=f"{n:,} is within {NEAR:.0%} of {b:,}, where the advice changes", source="semiml"))
+            out.append(s._replace(do=f"Consider also: {s.do[0].lower()}{s.do[1:]}",
+                                  why=f"{n:,} is within {NEAR:.0%} of {b:,}, where the advice changes", source="semiml"))
     return out
 
 def _of_alignment(px, se):
@@ -100,7 +109,8 @@ def _of_alignment(px, se):
 
 def _of_metric(name):
     ml, number, links = METRICS[name]
-    return Step(f"Report {number} and {ml} side by side, never the ML metric alone", f"your user asks for {number}", "guide, question 4 and its table of metrics",
+    return Step(f"Report {number} and {ml} side by side, never the ML metric alone", f"your user asks for {number}",
+                "guide, question 4 and its table of metrics",
                 links + (("two kinds of numbers", "../guide/02_two_kinds_of_numbers.ipynb"),))
 
 def advise(
@@ -110,12 +120,15 @@ def advise(
 )->Plan:
     "The guide's decision framework: four answers in, a plan out, in the order in which to do things. Raises `BadInput`."
     n, px, se = _number(pairs, "pairs", True), _number(alignment_px, "alignment_px"), _number(alignment_se_px, "alignment_se_px") or 0.
-    if conditions is not None and conditions not in CONDITIONS: raise BadInput(f"conditions={conditions!r} is not known, choose one of {', '.join(CONDITIONS)}, or None")
+    if conditions is not None and conditions not in CONDITIONS:
+        raise BadInput(f"conditions={conditions!r} is not known, choose one of {', '.join(CONDITIONS)}, or None")
     names = list(dict.fromkeys(str(o).lower() for o in ((metrics,) if isinstance(metrics, str) else metrics or ())))
-    if odd := [o for o in names if o not in METRICS]: raise BadInput(f"metrics names {odd[0]!r}, choose from {', '.join(METRICS)}: say what the engineer needs, the ML metric is added here")
+    if odd := [o for o in names if o not in METRICS]:
+        raise BadInput(f"metrics names {odd[0]!r}, choose from {', '.join(METRICS)}: say what the engineer needs, the ML metric is added here")
     steps = [*extra, *(_of_pairs(n) if n is not None else ()), *([_of_alignment(px, se)] if px is not None and n != 0 else ()),
              *([_CONDITIONS[conditions]] if conditions else ()), *map(_of_metric, names)]
-    known = dict(pairs=n, alignment_px=px, conditions=conditions, metrics=names or None); begun = [o.split("?")[0] for o in open] # a question that was asked with a reason is not asked again
+    known = dict(pairs=n, alignment_px=px, conditions=conditions, metrics=names or None)
+    begun = [o.split("?")[0] for o in open] # a question that was asked with a reason is not asked again
     asked = [ASK[k] for k, v in known.items() if v is None and not (k == "alignment_px" and n == 0) and ASK[k].split("?")[0] not in begun]
     return Plan(sorted(steps, key=lambda s: not s.first), [*open, *asked], known)
 
@@ -137,11 +150,13 @@ def widget(folder:str=""): # ipywidgets.VBox; `.plan()` is the plan on the scree
     wide = dict(style=dict(description_width="110px"), layout=w.Layout(width="460px")); seen = [None]
     pairs = w.SelectionSlider(options=[NOT_KNOWN, 0, 15, 50, 99, 100, 300, 1000, 3000, 10_000, 30_000], value=NOT_KNOWN, description="pairs", **wide)
     px = w.SelectionSlider(options=[NOT_KNOWN, 0., .2, .5, 1., 2., 3., 5., 8., 20.], value=NOT_KNOWN, description="misaligned (px)", **wide)
-    conditions = w.Dropdown(options=[(NOT_KNOWN, None), ("same as in training", "same"), ("similar but drifting", "drifting"), ("other tools or recipes", "other")], description="production", **wide)
+    conditions = w.Dropdown(options=[(NOT_KNOWN, None), ("same as in training", "same"), ("similar but drifting", "drifting"),
+                                     ("other tools or recipes", "other")], description="production", **wide)
     metrics = w.SelectMultiple(options=list(METRICS), description="your user needs", rows=4, **wide)
     where, button, line, out = w.Text(value=str(folder), description="folder", **wide), w.Button(description="look"), w.Label(), w.Output()
     def plan():
-        k = seen[0]; v = dict(pairs=pairs.value, alignment_px=px.value); mine = {n: o for n, o in v.items() if o != NOT_KNOWN} | dict(conditions=conditions.value, metrics=metrics.value)
+        k = seen[0]; v = dict(pairs=pairs.value, alignment_px=px.value)
+        mine = {n: o for n, o in v.items() if o != NOT_KNOWN} | dict(conditions=conditions.value, metrics=metrics.value)
         if k is None: return advise(**mine)
         if mine.get("alignment_px") == k.answers.get("alignment_px"): mine.pop("alignment_px", None) # the folder's own, with its error
         left = Look(k.folder, {n: o for n, o in k.answers.items() if n.startswith("alignment") and px.value != NOT_KNOWN}, [], k.steps, k.open)
@@ -156,7 +171,8 @@ def widget(folder:str=""): # ipywidgets.VBox; `.plan()` is the plan on the scree
         try: k = look(where.value)
         except BadInput as e: line.value, line.style.text_color = str(e), "#c62828"; return
         mine = None if seen[0] and seen[0].answers.get("conditions") == conditions.value else conditions.value # what another folder said does not stay
-        line.value, seen[0] = "", k; put(pairs, k.answers["pairs"]); put(px, k.answers.get("alignment_px")); conditions.value = k.answers.get("conditions", mine); show()
+        line.value, seen[0] = "", k; put(pairs, k.answers["pairs"]); put(px, k.answers.get("alignment_px"))
+        conditions.value = k.answers.get("conditions", mine); show()
     for o in (pairs, px, conditions, metrics): o.observe(show, "value")
     button.on_click(press); show(); box = w.VBox([w.HBox([where, button]), line, pairs, px, conditions, metrics, out]); box.plan = plan
     return box

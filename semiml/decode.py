@@ -122,7 +122,8 @@ def load_pillow(path:Path)->tuple: # Image, whole and decoded; bytes of the file
 def read_pillow(path:Path, frame:int|None)->tuple: # (H, W) array in the file's own type, info
     "Pixels and metadata of a PNG, JPEG or BMP. Raises `BadInput`."
     im, b = load_pillow(path)
-    if b[:4] == b"\x89PNG" and b[24] == 16 and b[25] != 0: raise BadInput(f"{path}: is a 16-bit colour PNG: save it as 16-bit gray, else half its bits are lost")
+    if b[:4] == b"\x89PNG" and b[24] == 16 and b[25] != 0:
+        raise BadInput(f"{path}: is a 16-bit colour PNG: save it as 16-bit gray, else half its bits are lost")
     _pick(path, getattr(im, "n_frames", 1), frame)
     text = str(im.info.get("pixel_size_nm", "")).split()
     px = pair(*text) if len(text) == 2 else from_dpi(*im.info.get("dpi", (0, 0)))
@@ -153,7 +154,8 @@ def read_vendor(path:Path, frame:int|None)->tuple: # (H, W) array in the file's 
     _check_size(path, *a.shape)
     tree = r.get("metadata", {}).get("Acquisition_instrument", {})
     kind = next((k for k in ("TEM", "SEM") if k in tree), None)
-    info = dict(vendor={"digitalmicrograph": "Gatan", "bruker": "Bruker"}.get(PLUGINS[path.suffix.lower()], "Thermo Fisher"), modality=kind, bits=8 * a.dtype.itemsize,
+    info = dict(vendor={"digitalmicrograph": "Gatan", "bruker": "Bruker"}.get(PLUGINS[path.suffix.lower()], "Thermo Fisher"), modality=kind,
+                bits=8 * a.dtype.itemsize,
                 voltage_kV=tree.get(kind, {}).get("beam_energy"), magnification=tree.get(kind, {}).get("magnification"), raw=r.get("original_metadata", {}))
     try: info["pixel_size"] = pair(*(to_nm(abs(x["scale"]), x["units"]) for x in axes)) if all(x.get("units") for x in axes) else None
     except BadInput: info.update(pixel_size=None, note=f"its axes are in {axes[0]['units']}, not lengths: a diffraction pattern?")

@@ -29,9 +29,11 @@ def line_site(
 )->dict: # distance (H, W) nm along x, negative in a line; left, right (n, H) px; pixel_size_nm, seed
     "Rough vertical lines with exact edges, for as many images as wanted, see `shots`. Simulated. Raises `BadInput`."
     (H, W), px = shape, pixel_size_nm
-    if not 2*px <= cd_nm <= pitch_nm - 2*px: raise BadInput(f"cd_nm={cd_nm:g} does not fit: line and space need at least two pixels of {px:g} nm, the pitch is {pitch_nm:g} nm")
+    if not 2*px <= cd_nm <= pitch_nm - 2*px:
+        raise BadInput(f"cd_nm={cd_nm:g} does not fit: line and space need at least two pixels of {px:g} nm, the pitch is {pitch_nm:g} nm")
     rng = np.random.default_rng([seed, 44]); n = int(W*px//pitch_nm) + 1; mid = (np.arange(n) + rng.uniform(.3, .7))*pitch_nm
-    r = rough_edges(rng, 2*n, max(4*H*px, 32*xi_nm), px, sigma_nm, xi_nm, hurst)[:, :H]; left, right = mid[:, None] - cd_nm/2 + r[:n], mid[:, None] + cd_nm/2 + r[n:]
+    r = rough_edges(rng, 2*n, max(4*H*px, 32*xi_nm), px, sigma_nm, xi_nm, hurst)[:, :H]
+    left, right = mid[:, None] - cd_nm/2 + r[:n], mid[:, None] + cd_nm/2 + r[n:]
     x = (np.arange(W) + .5)*px; d = np.maximum(left[..., None] - x, x - right[..., None]).min(0); seen = (left.min(1) > 2*px) & (right.max(1) < (W - 2)*px)
     return dict(distance=d.astype(np.float32), left=left[seen]/px - .5, right=right[seen]/px - .5, pixel_size_nm=px, seed=seed)
 
@@ -45,14 +47,17 @@ def noise_line(
     image, bins:int=12, blur_px:float=2. # (H, W); bins of the local mean, which is a Gaussian of `blur_px`
 )->tuple: # a, b: variance = a*mean + b, in gray units
     "Noise against signal, from one image. Sound for noise that is white from pixel to pixel; what a slow amplifier smears is seen as too little. Raises `BadInput`."
-    x = _plane(image); d = (x[:-1, :-1] - x[1:, :-1] - x[:-1, 1:] + x[1:, 1:])/2; m = gaussian_filter(x, blur_px)[:-1, :-1] # a wide mean: it shares little noise with d
-    k = np.array_split(np.argsort(m.ravel()), bins); mean, var = (np.array([f(i) for i in k]) for f in (lambda i: m.ravel()[i].mean(), lambda i: (d.ravel()[i]**2).mean()))
+    x = _plane(image); d = (x[:-1, :-1] - x[1:, :-1] - x[:-1, 1:] + x[1:, 1:])/2
+    m = gaussian_filter(x, blur_px)[:-1, :-1] # a wide mean: it shares little noise with d
+    k = np.array_split(np.argsort(m.ravel()), bins)
+    mean, var = (np.array([f(i) for i in k]) for f in (lambda i: m.ravel()[i].mean(), lambda i: (d.ravel()[i]**2).mean()))
     if np.ptp(mean) < 1e-6*max(abs(mean).max(), 1e-9): return 0., float(var.mean())
     a = max(float(theilslopes(var, mean)[0]), 0.); return a, float(np.median(var - a*mean))
 
 def _plane(image):
     x = np.asarray(getattr(image, "pixels", image))
-    if x.ndim != 2 or min(x.shape) < 16 or x.dtype.kind not in "uif": raise BadInput(f"the image is {x.shape} {x.dtype}: give one gray image (H, W) of 16 px or more")
+    if x.ndim != 2 or min(x.shape) < 16 or x.dtype.kind not in "uif":
+        raise BadInput(f"the image is {x.shape} {x.dtype}: give one gray image (H, W) of 16 px or more")
     x = x.astype(np.float64)
     if not np.isfinite(x).all(): raise BadInput("the image holds pixels that are nan or infinite: repair or crop them first")
     return x
@@ -78,14 +83,18 @@ def denoise(
     x = _plane(image)
     if method not in METHODS: raise BadInput(f"method={method!r} is not known, choose one of {', '.join(METHODS)}")
     s = METHODS[method] if strength is None else strength
-    if isinstance(s, bool) or not isinstance(s, (int, float, np.number)) or not 0 <= s <= 100: raise BadInput(f"strength={strength!r} must be a number from 0 to 100")
+    if isinstance(s, bool) or not isinstance(s, (int, float, np.number)) or not 0 <= s <= 100:
+        raise BadInput(f"strength={strength!r} must be a number from 0 to 100")
     if method == "none" or s == 0: return x.astype(np.float32)
     a, b = noise_line(x) if noise is None else noise
     if not stabilised: a, b = 0., max(float(np.mean(a*x + b)), 1e-12) # noise of one size, taken to be the same everywhere
     t = stabilise(x, a, b); low = t.min()
     if method == "gaussian": y = gaussian_filter(t, s)
-    elif method == "tv": y = denoise_tv_chambolle(t, weight=s, eps=0, max_num_iter=300) # its usual stop comes early and at another step in each image: the CD then scatters
-    elif method == "bilateral": y = denoise_bilateral(t - low, win_size=9, sigma_color=s, sigma_spatial=2., mode="edge") + low # it refuses values below 0, and beyond the border it takes 0
+    elif method == "tv":
+        y = denoise_tv_chambolle(t, weight=s, eps=0, max_num_iter=300) # its usual stop comes early and at another step in each image: the CD then scatters
+    # it refuses values below 0, and beyond the border it takes 0
+    elif method == "bilateral":
+        y = denoise_bilateral(t - low, win_size=9, sigma_color=s, sigma_spatial=2., mode="edge") + low
     else: y = denoise_nl_means(t, patch_size=5, patch_distance=7, h=s, sigma=1., fast_mode=True)
     return unstabilise(y, a, b).astype(np.float32)
 
@@ -106,14 +115,18 @@ def judge_lines(images:list, site:dict, unfiltered:list=None, **how)->dict: # nm
     `missing`: share of rows; `residual`: noise left on flat areas, a share of that of `unfiltered`. Needs 2 shots. Raises `BadInput`."""
     if len(images) < 2: raise BadInput(f"{len(images)} shot is too few: the precision needs repeats of one site, at least 2")
     e = np.stack([edge_errors(o, site, **how) for o in images]); ok = np.isfinite(e); miss = 1 - ok.mean()
-    if not ok.any(): return dict.fromkeys(("cd_bias", "cd_3sigma", "ler_bias", "epe_3sigma"), np.nan) | dict(missing=1.) | ({} if unfiltered is None else dict(residual=_left(images, site)/_left(unfiltered, site)))
+    if not ok.any():
+        return dict.fromkeys(("cd_bias", "cd_3sigma", "ler_bias", "epe_3sigma"), np.nan) | dict(missing=1.) | ({} if unfiltered is None
+                else dict(residual=_left(images, site)/_left(unfiltered, site)))
     cd = 2*np.nanmean(e.reshape(len(e), -1), 1); px = site["pixel_size_nm"]; true = np.stack([-site["left"], site["right"]])*px
     def rough(v): v = v[np.isfinite(v).any(-1)]; v = v - np.nanmean(v, -1, keepdims=True); return 3*float(np.sqrt(np.nanmean(v*v)))
-    out = dict(cd_bias=float(np.nanmean(cd)), cd_3sigma=3*float(np.nanstd(cd, ddof=1)), ler_bias=rough(e + true) - rough(true), epe_3sigma=3*float(np.nanstd(e)), missing=float(miss))
+    out = dict(cd_bias=float(np.nanmean(cd)), cd_3sigma=3*float(np.nanstd(cd, ddof=1)), ler_bias=rough(e + true) - rough(true),
+               epe_3sigma=3*float(np.nanstd(e)), missing=float(miss))
     return out if unfiltered is None else out | dict(residual=_left(images, site)/_left(unfiltered, site))
 
 def _left(images, site): # noise on flat areas, over repeats
-    far = abs(site["distance"]) > min(5*site["pixel_size_nm"], .8*abs(site["distance"]).max()); return float(np.sqrt(np.var(np.stack(images), 0, ddof=1)[far].mean()))
+    far = abs(site["distance"]) > min(5*site["pixel_size_nm"], .8*abs(site["distance"]).max())
+    return float(np.sqrt(np.var(np.stack(images), 0, ddof=1)[far].mean()))
 
 def like_gaussian(residual:float)->float: # sigma, px
     "The Gaussian that leaves this share of white noise. Raises `BadInput`."

@@ -54,7 +54,8 @@ def zeiss(
     info = dict(vendor="Zeiss", modality="SEM", pixel_size=pair(px, px), voltage_kV=val("ap_actualkv"), detector=val("dp_detector_channel"),
                 magnification=val("ap_mag"), date=val("ap_date"), raw={k: v for k, v in sem.items() if k})
     stored = re.match(r"\s*(\d+)", str(val("dp_image_store") or ""))
-    if val("dp_fib_imaging") == "FIB": info.update(modality="FIB", pixel_size=None, note="taken with the ion beam, whose pixel size is not known: give pixel_size")
+    if val("dp_fib_imaging") == "FIB":
+        info.update(modality="FIB", pixel_size=None, note="taken with the ion beam, whose pixel size is not known: give pixel_size")
     elif stored and int(stored[1]) != W: info.update(pixel_size=None, note=_resized(stored[1], shape))
     return info
 
@@ -151,7 +152,8 @@ def tiff_info(
     res = [v[0] / v[1] if isinstance(v := val(c), tuple) and len(v) == 2 and v[1] else 0 for c in (283, 282)]
     if (ome := re.search(r"<Pixels\b[^>]*>", tif.ome_metadata or "")):
         a = dict(re.findall(r'(PhysicalSize\w+)="([^"]*)"', ome[0]))
-        if "PhysicalSizeX" in a: return dict(vendor="OME", pixel_size=pair(*(to_nm(a.get(f"PhysicalSize{c}", 0), a.get(f"PhysicalSize{c}Unit", "µm")) for c in "YX")))
+        if "PhysicalSizeX" in a:
+            return dict(vendor="OME", pixel_size=pair(*(to_nm(a.get(f"PhysicalSize{c}", 0), a.get(f"PhysicalSize{c}Unit", "µm")) for c in "YX")))
     if ij := tif.imagej_metadata:
         unit = str(ij.get("unit", "")).strip().casefold()
         px = pair(*(to_nm(1 / r if r else 0, ij["unit"]) for r in res)) if unit not in ("", "pixel", "pixels", "none") else None

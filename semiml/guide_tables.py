@@ -31,7 +31,8 @@ from .train import fit
 
 # %% ../nbs/api/99_guide_tables.ipynb #99e50006
 CLASSES, PATTERNS = ("space", "wire", "contact"), ("lines", "logic_routing", "contacts_square")
-CONTRAST:dict = {False: dict(inside=.56, outside=.46, bloom=1.2), True: dict(inside=.3, outside=.48, bloom=1.2)} # wires, contacts: nearer to each other, with brighter rims
+# wires, contacts: nearer to each other, with brighter rims
+CONTRAST:dict = {False: dict(inside=.56, outside=.46, bloom=1.2), True: dict(inside=.3, outside=.48, bloom=1.2)}
 CONDITIONS, PX = dict(same={}, dose=dict(dose=6.), contrast=dict(contrast=True)), 2.5 # of the test; nm, of all segmented images
 
 @functools.cache
@@ -39,25 +40,33 @@ def scenes(n:int, seed:int, dose:float=30., contrast:bool=False, side:int=96, px
     "Micrographs of wafers that share nothing but the kinds of patterns, and their classes. Simulated."
     images, masks = [], []
     for i in range(n):
-        name = PATTERNS[i % 3]; hole = name == "contacts_square"; s = sem.scene(name, (seed, i), shape=(side, side), pixel_size_nm=px, wafer=(seed, i, 1), dose_e_per_px=dose, black=20., white=90., **(CONTRAST[hole] if contrast else {}))
+        name = PATTERNS[i % 3]; hole = name == "contacts_square"
+        s = sem.scene(name, (seed, i), shape=(side, side), pixel_size_nm=px, wafer=(seed, i, 1), dose_e_per_px=dose, black=20., white=90.,
+                      **(CONTRAST[hole] if contrast else {}))
         images.append(s.image.astype(np.float32)); masks.append((s.mask*(2 if hole else 1)).astype(np.uint8))
     return tuple(images), tuple(masks)
 
 def judge_masks(found:list, masks:list, px:float)->dict: # miou; cd_bias, cd_rms in nm
     "Mean IoU, pixels pooled; and the CD error of each image, twice the mean distance by which edges lie too far out (area gained, by the length of the true edges: the sum of the gradient): mean and root mean square over images."
-    cd = np.array([2*px*((f > 0).sum() - (m > 0).sum())/np.hypot(*np.gradient(gaussian_filter((m > 0).astype(float), 1.))).sum() for f, m in zip(found, masks) if 0 < (m > 0).mean() < 1])
+    cd = np.array([2*px*((f > 0).sum() - (m > 0).sum())/np.hypot(*np.gradient(gaussian_filter((m > 0).astype(float), 1.))).sum() for f,
+                   m in zip(found, masks) if 0 < (m > 0).mean() < 1])
     return dict(miou=mean_iou(found, masks), cd_bias=float(cd.mean()), cd_rms=float(np.sqrt((cd**2).mean())))
 
 # %% ../nbs/api/99_guide_tables.ipynb #99e50010
 def _each(do): # an augmentation of a batch from one of an image, (image, mask, seed)
-    def of(x, m, seed): a = [do(i.numpy(), k.numpy(), (*seed, j)) for j, (i, k) in enumerate(zip(x[:, 0], m))]; return torch.stack([torch.as_tensor(o[0]) for o in a])[:, None].float(), torch.stack([torch.as_tensor(o[1]) for o in a])
+    def of(x, m, seed):
+        a = [do(i.numpy(), k.numpy(), (*seed, j)) for j, (i, k) in enumerate(zip(x[:, 0], m))]
+        return torch.stack([torch.as_tensor(o[0]) for o in a])[:, None].float(), torch.stack([torch.as_tensor(o[1]) for o in a])
     return of
 def _safe(**how): return _each(lambda i, m, seed: safe(i, m, seed, **dict(flips="") | how))
 def _light(**how): return _safe(photometric=how, allow_photometric=True)
 def _gaussian(x, m, seed): g = seeded(seed); return x + .3*torch.rand((len(x), 1, 1, 1), generator=g)*torch.randn(x.shape, generator=g), m
-def _elastic(x, m, seed): d = elastic((len(x), *x.shape[-2:]), 2., 10., seeded(seed)); return warp(x[:, 0], *d)[:, None], warp(m.float(), *d, "nearest").to(m.dtype)
+def _elastic(x, m, seed):
+    d = elastic((len(x), *x.shape[-2:]), 2., 10., seeded(seed))
+    return warp(x[:, 0], *d)[:, None], warp(m.float(), *d, "nearest").to(m.dtype)
 def _crop(x, m, seed, k=32): # as many pixels, in small pieces
-    rng, n = np.random.default_rng(seed), len(x)*(x.shape[-1]//k)**2; at = [(int(rng.integers(len(x))), *(int(v) for v in rng.integers(0, x.shape[-1] - k + 1, 2))) for _ in range(n)]
+    rng, n = np.random.default_rng(seed), len(x)*(x.shape[-1]//k)**2
+    at = [(int(rng.integers(len(x))), *(int(v) for v in rng.integers(0, x.shape[-1] - k + 1, 2))) for _ in range(n)]
     return torch.stack([x[i, :, a:a+k, b:b+k] for i, a, b in at]), torch.stack([m[i, a:a+k, b:b+k] for i, a, b in at])
 
 AUGMENT = {"none": None, "flips": _safe(flips="hv"), "quarter turns": _safe(turns=True), "small shifts": _safe(shift_px=6), "feature cutout": "cutout", "feature mixup": "mixup", # safe, says the guide
@@ -67,7 +76,8 @@ SAID = dict(zip(AUGMENT, ["–"] + ["safe"]*5 + ["dangerous"]*5 + ["physical"]))
 
 class Batches:
     "`batches[step]`: dict(image (n, 1, h, w), mask (n, h, w)) of labelled images, augmented: a function of (seed, step) only; the images drawn are the same for all augmentations."
-    def __init__(self, images, masks, n:int=4, augment=None, seed:int=0): self.x, self.m, self.n, self.augment, self.seed = torch.cat([gray(i) for i in images]), torch.as_tensor(np.stack(masks)), n, augment, seed
+    def __init__(self, images, masks, n:int=4, augment=None, seed:int=0):
+        self.x, self.m, self.n, self.augment, self.seed = torch.cat([gray(i) for i in images]), torch.as_tensor(np.stack(masks)), n, augment, seed
     def __getitem__(self, step):
         i = np.random.default_rng(seed_for(self.seed, "labelled", step)).permutation(len(self.x))[:self.n]; x, m = self.x[i], self.m[i]
         x, m = self.augment(x, m, (seed_for(self.seed, "augment"), step)) if callable(self.augment) else (x, m)
@@ -79,11 +89,15 @@ def _holes(a, at): # (N, 1, h, w): 0 in a rectangle of a third of the sides, fro
 
 class Segmenter(nn.Module):
     "A small U-Net with its loss, and what may be done to its features: None, 'cutout' or 'mixup'."
-    def __init__(self, features=None, width:int=8, seed:int=0): super().__init__(); self.net, self.how = translate.UNet(1, len(CLASSES), width, seed=seed_for(seed, "segmenter")), features
+    def __init__(self, features=None, width:int=8, seed:int=0):
+        super().__init__()
+        self.net, self.how = translate.UNet(1, len(CLASSES), width, seed=seed_for(seed, "segmenter")), features
     def loss(self, batch):
         x, m = batch["image"], batch["mask"]; f = self.net.features(x)
         if self.how == "mixup": # manifold mixup (Verma et al. 2019), at all levels, or the finest would give the answer away
-            lam = float(torch.distributions.Beta(.4, .4).sample()); j = torch.randperm(len(x)); y = self.net.decode([lam*a + (1 - lam)*a[j] for a in f]); a, b = segmentation_losses(y, m), segmentation_losses(y, m[j])
+            lam = float(torch.distributions.Beta(.4, .4).sample()); j = torch.randperm(len(x))
+            y = self.net.decode([lam*a + (1 - lam)*a[j] for a in f])
+            a, b = segmentation_losses(y, m), segmentation_losses(y, m[j])
             return {k: lam*a[k] + (1 - lam)*b[k] for k in a}
         if self.how == "cutout": at = torch.rand(len(x), 2)*.67; f = [a*_holes(a, at) for a in f] # the same place at all levels
         return segmentation_losses(self.net.decode(f), m)
@@ -92,13 +106,19 @@ class Segmenter(nn.Module):
 
 def trained(images, masks, augment=None, steps:int=200, n:int=4, seed:int=0, lr:float=3e-3)->Segmenter: # Labelled images of one size; one of the values of `AUGMENT`
     "A segmenter after `steps` steps. The start of the network and the order of the images are those of the seed, whatever the augmentation."
-    with tempfile.TemporaryDirectory() as d: return fit(Segmenter(augment if isinstance(augment, str) else None, seed=seed), Batches(images, masks, n, augment, seed), steps, d + "/run", lr=lr, warmup=10, ema_decay=.98, precision="no", seed=seed, progress=False, checkpoint_every=10**9, log_every=50)
+    with tempfile.TemporaryDirectory() as d:
+        return fit(Segmenter(augment if isinstance(augment, str) else None, seed=seed), Batches(images, masks, n, augment, seed), steps, d + "/run",
+                   lr=lr, warmup=10, ema_decay=.98, precision="no", seed=seed, progress=False, checkpoint_every=10**9, log_every=50)
 
 # %% ../nbs/api/99_guide_tables.ipynb #99e50015
 SCALES = dict( # sides and pixels of images; steps; labelled and test images; doses and repeats of the denoisers; pairs and steps of the translator
-    ci=dict(side=48, labelled=3, test=3, steps=3, n=2, doses=(10.,), sites=1, repeats=3, sweep=dict(gaussian=(.7, 2.), tv=(.7,)), pairs=5, held=1, pair_side=144, few=2, pair_steps=3, shrink=4),
-    cpu=dict(side=96, labelled=8, test=24, steps=200, n=4, doses=(5., 10., 30., 100.), sites=2, repeats=10, sweep=dict(gaussian=(.5, .7, 1., 1.5, 2., 3.), bilateral=(1.5, 2., 3., 5.), nl_means=(.4, .6, .8, 1.2), tv=(.4, .7, 1., 1.5)), pairs=14, held=4, pair_side=160, few=3, pair_steps=200, shrink=2))
-SCALES["paper"] = SCALES["cpu"] | dict(side=224, test=60, steps=2000, n=8, sites=6, repeats=30, pairs=60, held=20, pair_side=256, pair_steps=4000) # more of all; of real pairs there are fourteen
+    ci=dict(side=48, labelled=3, test=3, steps=3, n=2, doses=(10.,), sites=1, repeats=3, sweep=dict(gaussian=(.7, 2.), tv=(.7,)), pairs=5, held=1,
+            pair_side=144, few=2, pair_steps=3, shrink=4),
+    cpu=dict(side=96, labelled=8, test=24, steps=200, n=4, doses=(5., 10., 30., 100.), sites=2, repeats=10,
+             sweep=dict(gaussian=(.5, .7, 1., 1.5, 2., 3.), bilateral=(1.5, 2., 3., 5.), nl_means=(.4, .6, .8, 1.2), tv=(.4, .7, 1., 1.5)), pairs=14,
+         held=4, pair_side=160, few=3, pair_steps=200, shrink=2))
+# more of all; of real pairs there are fourteen
+SCALES["paper"] = SCALES["cpu"] | dict(side=224, test=60, steps=2000, n=8, sites=6, repeats=30, pairs=60, held=20, pair_side=256, pair_steps=4000)
 def _under(name, m): return {f"{name}/{k}": v for k, v in m.items()}
 def _scale(scale): # settings
     if scale in SCALES: return SCALES[scale]
@@ -109,12 +129,15 @@ def run_augment(out, scale:str="cpu", seeds=(0, 1, 2, 3, 4)):
     s = _scale(scale)
     def make(name, seed):
         net = trained(*scenes(s["labelled"], seed_for(seed, "labelled"), side=s["side"]), AUGMENT[name], s["steps"], s["n"], seed); m = {}
-        for k, how in CONDITIONS.items(): images, masks = scenes(s["test"], seed_for(0, "guide test"), side=s["side"], **how); m |= _under(k, judge_masks(net.masks(images), masks, PX))
+        for k, how in CONDITIONS.items():
+            images, masks = scenes(s["test"], seed_for(0, "guide test"), side=s["side"], **how)
+            m |= _under(k, judge_masks(net.masks(images), masks, PX))
         return cell("guide", f"augmentation {name}", seed, scale, "simulated", m, s | dict(augmentation=name, guide_says=SAID[name]))
     for seed, name in product(seeds, AUGMENT): once(cell_path(out, f"augmentation_{name}", scale, seed), lambda: make(name, seed))
 
 # %% ../nbs/api/99_guide_tables.ipynb #99e50016
-SEE = {"noisy": ("none", 0.), "gaussian": ("gaussian", 1.5), "gaussian, wide": ("gaussian", 3.), "tv": ("tv", .7), "nl_means": ("nl_means", .8)} # what a network is shown
+# what a network is shown
+SEE = {"noisy": ("none", 0.), "gaussian": ("gaussian", 1.5), "gaussian, wide": ("gaussian", 3.), "tv": ("tv", .7), "nl_means": ("nl_means", .8)}
 SEE_DOSE = dict(same=10., dose=4.) # electrons a pixel, of training and test; of another test
 
 def run_denoise(out, scale:str="cpu", seeds=(0, 1, 2)):
@@ -124,23 +147,29 @@ def run_denoise(out, scale:str="cpu", seeds=(0, 1, 2)):
         all_, m = s["sweep"].get(method, (0.,)), {}
         for dose in s["doses"]:
             raw = [(o := line_site(seed_for(seed, "lines", i)), shots(o, dose, s["repeats"])) for i in range(s["sites"])]
-            if method == "none": own = [judge_lines(shots(o, dose, 1, noise=False)*2, o) for o, _ in raw]; m[f"{dose:g}/expected/cd_bias"] = float(np.mean([r["cd_bias"] for r in own]))
+            if method == "none":
+                own = [judge_lines(shots(o, dose, 1, noise=False)*2, o) for o, _ in raw]
+                m[f"{dose:g}/expected/cd_bias"] = float(np.mean([r["cd_bias"] for r in own]))
             for k in all_: # roots of mean squares of what is a spread
                 r = [judge_lines([denoise(i, method, k) for i in images], o, images) for o, images in raw]
-                m |= _under(f"{dose:g}/{k:g}", {q: float(np.sqrt(np.mean([v[q]**2 for v in r]))) if "3sigma" in q else float(np.mean([v[q] for v in r])) for q in r[0]})
+                m |= _under(f"{dose:g}/{k:g}", {q: float(np.sqrt(np.mean([v[q]**2 for v in r]))) if "3sigma" in q
+                                                else float(np.mean([v[q] for v in r])) for q in r[0]})
         return cell("guide", f"denoise {method}", seed, scale, "simulated", m, s | dict(method=method, strengths=list(all_)))
     def seeing(name, seed):
         method, k = SEE[name]; m = {}
         def look(n, seed, dose): images, masks = scenes(n, seed, dose, side=s["side"]); return [denoise(i, method, k) for i in images], list(masks)
         net = trained(*look(s["labelled"], seed_for(seed, "labelled"), SEE_DOSE["same"]), None, s["steps"], s["n"], seed)
-        for part, dose in SEE_DOSE.items(): images, masks = look(s["test"], seed_for(0, "guide test"), dose); m |= _under(part, judge_masks(net.masks(images), masks, PX))
+        for part, dose in SEE_DOSE.items():
+            images, masks = look(s["test"], seed_for(0, "guide test"), dose)
+            m |= _under(part, judge_masks(net.masks(images), masks, PX))
         return cell("guide", f"seeing {name}", seed, scale, "simulated", m, s | dict(method=method, strength=k, doses_seen=SEE_DOSE))
     for seed in seeds:
         for method in ("none", *s["sweep"]): once(cell_path(out, f"denoise_{method}", scale, seed), lambda: lines(method, seed))
         for name in SEE: once(cell_path(out, f"seeing_{name}", scale, seed), lambda: seeing(name, seed))
 
 # %% ../nbs/api/99_guide_tables.ipynb #99e50017
-TRANSLATE = {"trivial": None, "paired": (0., True, False), "cycle": (1., True, False), "paired, unaligned": (0., False, False), "paired, few pairs": (0., True, True), "cycle, few pairs": (1., True, True)} # weight of the cycle, aligned, few
+TRANSLATE = {"trivial": None, "paired": (0., True, False), "cycle": (1., True, False), "paired, unaligned": (0., False, False),
+             "paired, few pairs": (0., True, True), "cycle, few pairs": (1., True, True)} # weight of the cycle, aligned, few
 
 @functools.cache
 def _pairs(data, n, side, shrink, aligned): # as delivered or aligned
@@ -150,34 +179,46 @@ def _pairs(data, n, side, shrink, aligned): # as delivered or aligned
             try: sure.append((o, translate.pair(o)))
             except BadInput as e: print("left out:", e) # what cannot be aligned for sure is not in the other rows either
         return [good if aligned else translate.pair(o, False) for o, good in sure]
-    root = find_public("prefab_soi"); stems = [f.stem for f in sorted((root/"sem").glob("*.png"))]; return translate.real_pairs(root, shrink, stems[:n], aligned)
+    root = find_public("prefab_soi"); stems = [f.stem for f in sorted((root/"sem").glob("*.png"))]
+    return translate.real_pairs(root, shrink, stems[:n], aligned)
 
 def run_translate(out, scale:str="cpu", seeds=(0, 1, 2), data=("simulated", "real:prefab_soi")):
     "Cells 'translate ROW': a network trained on some pairs, judged on the others, which a seed draws, image by image. Real pairs need the public set prefab_soi. Lengths: nm, or px of the real images. Raises `BadInput`, `CannotSave`."
     s = _scale(scale)
     if "real:prefab_soi" in data: find_public("prefab_soi") # before the first cell: where it is not here, it says what to do
     def make(name, seed, data):
-        how = s["pairs"], s["pair_side"], s["shrink"]; pairs = _pairs(data, *how, True); order = np.random.default_rng(seed_for(seed, "split")).permutation(len(pairs)); k = min(s["held"], len(pairs)//3); held, rest = order[:k], order[k:]
+        how = s["pairs"], s["pair_side"], s["shrink"]; pairs = _pairs(data, *how, True)
+        order = np.random.default_rng(seed_for(seed, "split")).permutation(len(pairs))
+        k = min(s["held"], len(pairs)//3); held, rest = order[:k], order[k:]
         test = [o | dict(sem=o["sem"][:192, :192], design=o["design"][:192, :192]) for o in (pairs[i] for i in held)] # a corner of a real image is enough
         if TRANSLATE[name] is None: read, write = translate.baseline([pairs[i] for i in rest])
         else:
             cycle, aligned, few = TRANSLATE[name]; source = _pairs(data, *how, aligned)
-            with tempfile.TemporaryDirectory() as d: net = translate.train_translator([source[i] for i in (rest[:s["few"]] if few else rest)], d + "/run", cycle, s["pair_steps"], seed=seed, log_every=50); read, write = net.design, net.image
-        m = _under("design", translate.judge_design([read(o["sem"]) for o in test], test)) | _under("sem", translate.judge_image([write(o["design"]) for o in test], test))
-        return cell("guide", f"translate {name}", seed, scale, data, m, s | dict(setting=TRANSLATE[name], unit=test[0]["unit"], held_out=[o["name"] for o in test]))
+            with tempfile.TemporaryDirectory() as d:
+                net = translate.train_translator([source[i] for i in (rest[:s["few"]] if few else rest)], d + "/run", cycle, s["pair_steps"],
+                                                 seed=seed, log_every=50)
+                read, write = net.design, net.image
+        m = _under("design", translate.judge_design([read(o["sem"]) for o in test], test)) | _under("sem",
+                translate.judge_image([write(o["design"]) for o in test], test))
+        return cell("guide", f"translate {name}", seed, scale, data, m, s | dict(setting=TRANSLATE[name], unit=test[0]["unit"],
+                held_out=[o["name"] for o in test]))
     for d, seed, name in product(data, seeds, TRANSLATE): once(cell_path(out, f"translate_{name}_{d.split(':')[-1]}", scale, seed), lambda: make(name, seed, d))
 
 # %% ../nbs/api/99_guide_tables.ipynb #99e50019
 def paired(cells:list, row:str, metric:str, to:str, data:str="simulated")->tuple: # mean difference, half width of its 95 % interval (nan for one seed), n seeds
     "The difference of two rows in cells of the same seeds and one scale. Raises `BadInput`."
-    v = [{c["seed"]: c["metrics"].get(metric) for c in cells if (c["row"], c["data"]) == (r, data)} for r in (row, to)]; d = [v[0][k] - v[1][k] for k in sorted(v[0].keys() & v[1].keys()) if None not in (v[0][k], v[1][k])]
+    v = [{c["seed"]: c["metrics"].get(metric) for c in cells if (c["row"], c["data"]) == (r, data)} for r in (row, to)]
+    d = [v[0][k] - v[1][k] for k in sorted(v[0].keys() & v[1].keys()) if None not in (v[0][k], v[1][k])]
     if not d: raise BadInput(f"there are no cells of {row!r} and {to!r} with {metric!r} of one seed: make them first")
     return float(np.mean(d)), float(student.ppf(.975, len(d) - 1)*np.std(d, ddof=1)/np.sqrt(len(d))) if len(d) > 1 else float("nan"), len(d)
 
-def _values(cells, row, metric, data="simulated"): return [c["metrics"][metric] for c in cells if c["row"] == row and c["data"] == data and c["metrics"].get(metric) is not None]
+def _values(cells, row, metric, data="simulated"):
+    return [c["metrics"][metric] for c in cells if c["row"] == row and c["data"] == data and c["metrics"].get(metric) is not None]
 def _mean(cells, row, metric, digits=3, data="simulated"): # "mean ± std", over seeds
     v = _values(cells, row, metric, data); return "" if not v else f"{np.mean(v):.{digits}f}" + (f" ± {np.std(v, ddof=1):.{digits}f}" if len(v) > 1 else "")
-def _difference(cells, row, metric, to, digits): d, h, n = paired(cells, row, metric, to); return f"{d:+.{digits}f}" + (f" ± {h:.{digits}f}" + "*"*(abs(d) > h) if n > 1 else "")
+def _difference(cells, row, metric, to, digits):
+    d, h, n = paired(cells, row, metric, to)
+    return f"{d:+.{digits}f}" + (f" ± {h:.{digits}f}" + "*"*(abs(d) > h) if n > 1 else "")
 def _filled(rows): return table([{k: r.get(k, "") for k in dict.fromkeys(k for r in rows for k in r)} for r in rows])
 
 def augment_table(cells:list): # `metrology.table.Table`: text, and HTML in a notebook
@@ -209,9 +250,11 @@ def denoise_table(cells:list, dose:float=10.):
         r = {"filter": f"{method} {METHODS[method]:g}" if method != "none" else "none", "noise left": f"{np.mean(left):.2f}"}
         for q, name in names.items():
             r[name] = _mean(cells, row, f"{k}/{q}", 2); c = denoise_curve(cells, "gaussian", dose, q)
-            if method not in ("none", "gaussian") and len(c): r[f"{name}, Gaussian as strong"] = f"{np.interp(np.mean(left), c[:, 0], c[:, 1]):.2f}" if c[0, 0] <= np.mean(left) <= c[-1, 0] else "–"
+            if method not in ("none", "gaussian") and len(c):
+                r[f"{name}, Gaussian as strong"] = f"{np.interp(np.mean(left), c[:, 0], c[:, 1]):.2f}" if c[0, 0] <= np.mean(left) <= c[-1, 0] else "–"
         rows.append(r)
-    own = _values(cells, "denoise none", f"{dose:g}/expected/cd_bias"); rows += [{"filter": "expected image (no noise)", "noise left": "0", "CD bias": f"{np.mean(own):.2f}"}] if own else []
+    own = _values(cells, "denoise none", f"{dose:g}/expected/cd_bias")
+    rows += [{"filter": "expected image (no noise)", "noise left": "0", "CD bias": f"{np.mean(own):.2f}"}] if own else []
     return _filled(rows)
 
 # %% ../nbs/api/99_guide_tables.ipynb #99e50020
@@ -222,7 +265,8 @@ def seeing_table(cells:list):
         if not (n := len(_values(cells, row := f"seeing {name}", "same/miou"))): continue
         r = {"the network sees": name if name == "noisy" else f"{name} {SEE[name][1]:g}"}
         for part, dose in SEE_DOSE.items():
-            for q, digits in (("miou", 3), ("cd_bias", 2), ("cd_rms", 2)): r[f"{dose:g} e/px, {dict(miou='mIoU', cd_bias='CD bias', cd_rms='CD error')[q]}"] = _mean(cells, row, f"{part}/{q}", digits)
+            for q, digits in (("miou", 3), ("cd_bias", 2), ("cd_rms", 2)):
+                r[f"{dose:g} e/px, {dict(miou='mIoU', cd_bias='CD bias', cd_rms='CD error')[q]}"] = _mean(cells, row, f"{part}/{q}", digits)
             if name != "noisy": r[f"{dose:g} e/px, mIoU minus noisy"] = _difference(cells, row, f"{part}/miou", "seeing noisy", 3)
         rows.append(r | dict(seeds=n))
     return _filled(rows)
@@ -231,7 +275,9 @@ def translate_table(cells:list, data:str="simulated"):
     "Both directions, by IoU and SSIM and by EPE (nm where simulated, px of the original where real). Raises `BadInput`."
     rows = []
     for name in TRANSLATE:
-        if n := len(_values(cells, row := f"translate {name}", "design/iou", data)): rows.append({"row": name} | {t: _mean(cells, row, k, d, data) for t, k, d in (("to design, IoU", "design/iou", 3), ("EPE mean", "design/epe_mean", 2), ("EPE rms", "design/epe_rms", 2), ("no edge", "design/no_edge", 3),
+        if n := len(_values(cells, row := f"translate {name}", "design/iou", data)): rows.append({"row": name} | {t: _mean(cells, row, k, d, data)
+            for t, k, d in (("to design, IoU", "design/iou", 3), ("EPE mean", "design/epe_mean", 2), ("EPE rms", "design/epe_rms", 2),
+                            ("no edge", "design/no_edge", 3),
                     ("to SEM, SSIM", "sem/ssim", 3), ("outline mean", "sem/epe_mean", 2), ("outline rms", "sem/epe_rms", 2))} | dict(seeds=n))
     return table(rows)
 
@@ -246,5 +292,6 @@ def denoise_figure(cells:list, metric:str="cd_bias", axs=None):
             if len(c := denoise_curve(cells, m, dose, metric)): ax.errorbar(c[:, 0], c[:, 1], np.nan_to_num(c[:, 2]), fmt="o-", ms=3, lw=1, capsize=2, label=m)
         if metric == "cd_bias": ax.axhline(np.mean(_values(cells, "denoise none", f"{dose:g}/expected/cd_bias")), c="k", ls=":", lw=1)
         ax.set_xlabel("noise left (share)", fontsize=8); ax.set_title(f"{dose:g} e/px", fontsize=8); ax.tick_params(labelsize=7)
-    axs[0].set_ylabel(f"{dict(cd_bias='CD bias', cd_3sigma='CD 3 sigma', ler_bias='LER bias', epe_3sigma='EPE 3 sigma').get(metric, metric)} (nm)", fontsize=8); axs[0].legend(fontsize=7)
+    axs[0].set_ylabel(f"{dict(cd_bias='CD bias', cd_3sigma='CD 3 sigma', ler_bias='LER bias', epe_3sigma='EPE 3 sigma').get(metric, metric)} (nm)", fontsize=8)
+    axs[0].legend(fontsize=7)
     return axs

@@ -89,7 +89,8 @@ def drift_between(
     for k in judged:
         for j, name in enumerate(STATISTICS):
             a, b = X[s == k, j], X[s != k, j]; t = ks_2samp(a, b)
-            rows.append(dict(subset=k, statistic=name, n=len(a), ks=float(t.statistic), shift=float((np.median(a) - np.median(b))/max(b.std(), 1e-9)), p=float(t.pvalue)))
+            rows.append(dict(subset=k, statistic=name, n=len(a), ks=float(t.statistic), shift=float((np.median(a) - np.median(b))/max(b.std(), 1e-9)),
+                             p=float(t.pvalue)))
     for r, q in zip(rows, holm([r["p"] for r in rows])): r.update(p=float(q), drifts=bool(q < alpha and r["ks"] >= least))
     return sorted(rows, key=lambda r: (r["p"], -r["ks"])), ""
 
@@ -115,7 +116,8 @@ class Look:
 
     def __repr__(self): return "\n".join([f"{k}: {v}" for k, v in self.facts] + [f"open: {o}" for o in self.open])
     def _repr_markdown_(self):
-        return "\n".join(["| question | what the folder says |", "|---|---|"] + [f"| {k} | {v} |" for k, v in self.facts + [("open", o) for o in self.open]]).replace("_", r"\_")
+        return "\n".join(["| question | what the folder says |", "|---|---|"] + [f"| {k} | {v} |" for k, v in self.facts
+                + [("open", o) for o in self.open]]).replace("_", r"\_")
 
 def look(
     folder, limit:int=40, seed:int=0, # As for `open_dataset`; at most so many pairs are aligned, and ten times as many images read
@@ -140,8 +142,10 @@ def look(
 def _to_do(out, do, why, link, first=True): out.steps.append(Step(do, why, "semiml", (link,), first))
 
 def _count(out, ds, n, hashes, broken):
-    masks, designs, copies = sum(map(bool, ds.masks or [])), sum(map(bool, ds.designs or [])), n - len(hashes); out.answers["pairs"] = sum(has_partner(ds)); read = n + len(broken)
-    out.facts += [("images", f"{len(ds)}" + (f", {read} of them looked at" if read < len(ds) else "")), ("pairs", f"{out.answers['pairs']} ({masks} with a mask, {designs} with a design)")]
+    masks, designs, copies = sum(map(bool, ds.masks or [])), sum(map(bool, ds.designs or [])), n - len(hashes)
+    out.answers["pairs"] = sum(has_partner(ds)); read = n + len(broken)
+    out.facts += [("images", f"{len(ds)}" + (f", {read} of them looked at" if read < len(ds) else "")),
+                  ("pairs", f"{out.answers['pairs']} ({masks} with a mask, {designs} with a design)")]
     if broken:
         out.facts.append(("unreadable", f"{len(broken)}, such as {broken[0]}"))
         _to_do(out, "Repair or remove the images that cannot be read", f"{len(broken)} of {read} cannot", ("formats", "../api/12_micrograph.ipynb"))
@@ -151,9 +155,11 @@ def _count(out, ds, n, hashes, broken):
                f"there are fewer images than files: {copies} of {n} repeat another", ("data sets", "../api/15_datasets.ipynb"))
 
 def _pixels(out, sizes, bits, stats, bars):
-    n, said = len(stats), ["unknown" if s is None else "{:.4g} x {:.4g} nm".format(*s) for s in sizes]; cut = sum(max(s["saturated"], s["clipped_black"]) > 0 for s in stats)
+    n, said = len(stats), ["unknown" if s is None else "{:.4g} x {:.4g} nm".format(*s) for s in sizes]
+    cut = sum(max(s["saturated"], s["clipped_black"]) > 0 for s in stats)
     out.facts += [("pixel size", ", ".join(f"{s} ({c})" for s, c in zip(said, sizes.values()))),
-                  ("bits", ", ".join(f"{b or 'unknown'} ({c})" for b, c in bits.most_common()) + f"; at least {min(s['levels'] for s in stats)} gray levels are used"),
+                  ("bits", ", ".join(f"{b or 'unknown'} ({c})" for b,
+                                     c in bits.most_common()) + f"; at least {min(s['levels'] for s in stats)} gray levels are used"),
                   ("cut off at black or white", f"{cut} of {n} images")]
     if len(sizes) > 1:
         _to_do(out, "Bring all images to one pixel size, or let the training see all of them",
@@ -165,14 +171,17 @@ def _pixels(out, sizes, bits, stats, bars):
                f"{len(bars)} of {n} images have one, and a network learns to read it", ("micrograph", "../api/12_micrograph.ipynb"))
     if cut:
         _to_do(out, "Take the images again with less gain, or mask what is cut off",
-               f"in {cut} of {n} images gray values pile up at an end of the range: what was there is lost", ("artefacts", "../guide/01_artefacts.ipynb"), False)
+               f"in {cut} of {n} images gray values pile up at an end of the range: what was there is lost",
+               ("artefacts", "../guide/01_artefacts.ipynb"), False)
 
 # %% ../nbs/api/88_look.ipynb #look21b
 def _aligned(out, ds, limit, seed, how):
     out.misalignments, out.failed = found, failed = misalignment(ds, limit, seed, **how); px = [o["px"] for o in found]; n = len(found) + len(failed)
     sure = f"{len(found)} of {n} could be aligned for sure" + (f" (what stood against it most often: {Counter(w for _, w in failed).most_common(1)[0][0]})" if failed else "")
     if len(found) < max(3, n/2):
-        out.facts.append(("misalignment", f"measured on {len(found)} of {n} pairs only")); out.open.append(f"How well do pairs lie on each other? Only {sure}."); return
+        out.facts.append(("misalignment", f"measured on {len(found)} of {n} pairs only"))
+        out.open.append(f"How well do pairs lie on each other? Only {sure}.")
+        return
     at, se = typical(px); out.answers.update(alignment_px=at, alignment_se_px=se); worst = max(found, key=lambda o: o["px"])
     out.facts.append(("misalignment", f"nine pairs in ten within {at:.2f} +- {se:.2f} px, median {np.median(px):.2f}, largest {worst['px']:.1f} ({worst['name']}); "
                       f"each known to about {np.median([o['se_px'] for o in found]):.2f} px; {sure}"))
@@ -183,10 +192,14 @@ def _subsets(ds): # the subset of each image, and where that is from
 
 def _drift(out, ds, seen):
     subsets, source = _subsets(ds); patterns = ds.patterns; n = len(set(subsets))
-    out.drift, why = drift_between(list(seen.values()), [subsets[i] for i in seen], patterns and [patterns[i] for i in seen]); bad = [r for r in out.drift if r["drifts"]]
+    out.drift, why = drift_between(list(seen.values()), [subsets[i] for i in seen], patterns and [patterns[i] for i in seen])
+    bad = [r for r in out.drift if r["drifts"]]
     if not bad:
-        out.facts.append(("drift", f"not judged: {why}" if why else f"{n} subsets by {source} do not differ beyond chance; the largest KS distance is {max(r['ks'] for r in out.drift):.2f}")); return
+        out.facts.append(("drift", f"not judged: {why}" if why
+                          else f"{n} subsets by {source} do not differ beyond chance; the largest KS distance is {max(r['ks'] for r in out.drift):.2f}"))
+        return
     r, which = bad[0], list(dict.fromkeys(r["subset"] for r in bad)); out.answers["conditions"] = "drifting"
     out.facts.append(("drift", f"{len(which)} of {n} subsets by {source} differ from the rest ({', '.join(which[:4])}), most surely {r['subset']} in {r['statistic']}: KS distance {r['ks']:.2f}, "
-                      f"{r['shift']:+.1f} standard deviations, p = {r['p']:.1g} (Holm)" + ("" if patterns else "; other content would look the same, patterns in dataset.json tell them apart")))
+                      f"{r['shift']:+.1f} standard deviations, p = {r['p']:.1g} (Holm)" + ("" if patterns
+                          else "; other content would look the same, patterns in dataset.json tell them apart")))
     out.open.append("Will production drift as these subsets do? The folder shows only that they differ.")

@@ -71,7 +71,8 @@ def measure_folder(
     from tqdm.auto import tqdm
     out = Path(out); rows, failed = [], {}
     if out.exists() and (not out.is_dir() or any(out.iterdir())): raise BadInput(f"{out}: is not empty, choose a new folder for the results")
-    given = None if design is None else design if str(design).lower().endswith((".gds", ".oas")) else read(design); one = _one(where); ds = None if one else open_dataset(where, allow_mixed_pixel_size=True)
+    given = None if design is None else design if str(design).lower().endswith((".gds", ".oas")) else read(design)
+    one = _one(where); ds = None if one else open_dataset(where, allow_mixed_pixel_size=True)
     names = list(one) if one else ds.names
     for i, name in enumerate(tqdm(names, desc="measure", disable=not progress)):
         try:

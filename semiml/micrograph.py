@@ -56,7 +56,8 @@ class Micrograph:
             raise BadInput(f"{self.name or 'micrograph'}: {(~np.isfinite(self.pixels)).sum()} of {a.size} pixels are NaN or infinite: replace them, e.g. with numpy.nan_to_num")
         if self.pixel_size is not None:
             p = (self.pixel_size,) * 2 if np.isscalar(self.pixel_size) else tuple(self.pixel_size)
-            if len(p) != 2 or pair(*p) is None: raise BadInput(f"{self.name or 'micrograph'}: the pixel size {self.pixel_size!r} is not usable: give (dy, dx) in nm, or None")
+            if len(p) != 2 or pair(*p) is None:
+                raise BadInput(f"{self.name or 'micrograph'}: the pixel size {self.pixel_size!r} is not usable: give (dy, dx) in nm, or None")
             self.pixel_size = pair(*p)
 
     def __repr__(self):
@@ -155,7 +156,8 @@ def write(
             lo, hi = (float(a.min()), float(a.max())) if scale == "full" else map(float, scale)
             if not hi > lo: raise BadInput(f"{path}: scale={scale!r} is not a range: give (lo, hi) with lo < hi, or 'full'")
             whole = np.round((a.astype(np.float64) - lo).clip(0, hi - lo) * (65535 / (hi - lo))).astype(np.uint16)
-        if whole is None: raise BadInput(f"{path}: PNG cannot hold these pixels exactly ({a.min():g} to {a.max():g}): write .tif, or choose scale=(lo, hi) or scale='full'")
+        if whole is None:
+            raise BadInput(f"{path}: PNG cannot hold these pixels exactly ({a.min():g} to {a.max():g}): write .tif, or choose scale=(lo, hi) or scale='full'")
         info = PngInfo()
         if px: info.add_text("pixel_size_nm", f"{px[0]!r} {px[1]!r}")
         with atomic_path(path) as tmp: Image.fromarray(whole).save(tmp, "PNG", pnginfo=info)
@@ -173,7 +175,8 @@ def _names(classes): # number of classes from a list of names, a dict {number: n
 
 def _check_classes(path, mask, classes):
     bad = np.setdiff1d(np.unique(mask), [*range(_names(classes)), 255])
-    if len(bad): raise BadInput(f"{path}: holds the unknown class {', '.join(map(str, bad[:5]))} (there are {_names(classes)} classes, numbered from 0, and 255 for ignore): fix the mask or the class list")
+    if len(bad):
+        raise BadInput(f"{path}: holds the unknown class {', '.join(map(str, bad[:5]))} (there are {_names(classes)} classes, numbered from 0, and 255 for ignore): fix the mask or the class list")
 
 def read_mask(
     path:str|Path, # An indexed or gray PNG
@@ -181,10 +184,12 @@ def read_mask(
 )->np.ndarray: # (H, W) uint8, 255 = ignore
     "The class numbers of a mask, as written. Raises `BadInput`."
     path = Path(path)
-    if not check_path(path).startswith(b"\x89PNG"): raise BadInput(f"{path}: is not a PNG, and a mask must be one: save it as indexed or 8-bit gray PNG (JPEG changes class numbers)")
+    if not check_path(path).startswith(b"\x89PNG"):
+        raise BadInput(f"{path}: is not a PNG, and a mask must be one: save it as indexed or 8-bit gray PNG (JPEG changes class numbers)")
     im, raw = load_pillow(path)
     bits, kind = raw[24], raw[25] # colour type 0 is gray, 3 indexed
-    if kind not in (0, 3) or bits == 16: raise BadInput(f"{path}: is a colour or 16-bit PNG, not class numbers: save the mask as indexed or 8-bit gray PNG, one number a class")
+    if kind not in (0, 3) or bits == 16:
+        raise BadInput(f"{path}: is a colour or 16-bit PNG, not class numbers: save the mask as indexed or 8-bit gray PNG, one number a class")
     a = np.asarray(im).astype(np.uint8) // (255 // (2**bits - 1) if kind == 0 and bits in (2, 4) else 1)
     if classes is not None: _check_classes(path, a, classes)
     return a
@@ -197,7 +202,8 @@ def write_mask(
     "Write an indexed PNG with a colour for each class (ignore is white), atomically. Raises `BadInput` and `CannotSave`."
     path, mask = Path(path), np.asarray(mask)
     if path.suffix.lower() != ".png": raise BadInput(f"{path}: a mask is written as .png: change the suffix")
-    if mask.ndim != 2 or mask.dtype.kind not in "biu": raise BadInput(f"{path}: a mask must be a 2-D array of integers, not {mask.dtype} of shape {mask.shape}: give class numbers")
+    if mask.ndim != 2 or mask.dtype.kind not in "biu":
+        raise BadInput(f"{path}: a mask must be a 2-D array of integers, not {mask.dtype} of shape {mask.shape}: give class numbers")
     _check_classes(path, mask, classes)
     im = Image.fromarray(mask.astype(np.uint8)); im.putpalette(palette().tobytes())
     with atomic_path(path) as tmp: im.save(tmp, "PNG", bits=8)

@@ -20,7 +20,8 @@ def from_names(names)->list: # of str, one for each name
 
 def pattern_of(ds)->list: # the pattern of each image
     "The labels of a `datasets.Dataset`, from `patterns` in its dataset.json. Raises `BadInput` where there are none: nothing is guessed."
-    if not ds.patterns: raise BadInput(f'{ds.root}: no patterns are given, add {{"patterns": {{"NAME": "contacts", ...}}}} to its dataset.json, or take from_names(ds.names)')
+    if not ds.patterns:
+        raise BadInput(f'{ds.root}: no patterns are given, add {{"patterns": {{"NAME": "contacts", ...}}}} to its dataset.json, or take from_names(ds.names)')
     return list(ds.patterns)
 
 # %% ../nbs/api/39_patterns.ipynb #pat11
@@ -48,7 +49,8 @@ def units(
     """Images of one group are no independent witnesses: of each pattern, the mean over the images of a group is one value. Scores of nan are left out and
     counted. Raises `BadInput`."""
     v, p = np.asarray(values, float), np.asarray(patterns, object); g = np.arange(len(v)) if groups is None else np.asarray(groups, object)
-    if v.ndim != 1 or not len(v) == len(p) == len(g): raise BadInput(f"{v.shape} values, {len(p)} patterns and {len(g)} groups: give one of each for every image")
+    if v.ndim != 1 or not len(v) == len(p) == len(g):
+        raise BadInput(f"{v.shape} values, {len(p)} patterns and {len(g)} groups: give one of each for every image")
     if np.isinf(v).any(): raise BadInput(f"value {np.flatnonzero(np.isinf(v))[0]} is infinite: leave the image out, or give nan, which is counted")
     ok = np.isfinite(v); v, p, g = v[ok], p[ok], g[ok]
     if not len(v): raise BadInput("no image has a score, there is nothing to compare")
@@ -72,7 +74,8 @@ def by_pattern(
     u, lost = units(values, patterns, groups); how = _how(u, how)
     rows = [dict(pattern=k, n=len(v), mean=float(v.mean())) | dict(zip(("low", "high"), map(float, interval(v, alpha, how)))) for k, v in u.items()]
     m, n, limits = np.array([r["mean"] for r in rows]), np.array([r["n"] for r in rows]), [(r["low"], r["high"]) for r in rows]
-    both = [dict(pattern=name, n=int(n.sum())) | dict(zip(("mean", "low", "high"), _mover(m, limits, w/w.sum()))) for name, w in (("all images", n), ("mean over patterns", np.ones(len(n))))]
+    both = [dict(pattern=name, n=int(n.sum())) | dict(zip(("mean", "low", "high"), _mover(m, limits, w/w.sum()))) for name,
+            w in (("all images", n), ("mean over patterns", np.ones(len(n))))]
     return sorted(rows, key=lambda r: r["mean"]) + both + ([dict(pattern="without a score", n=lost)] if lost else [])
 
 # %% ../nbs/api/39_patterns.ipynb #pat22
@@ -93,7 +96,8 @@ def falls_behind(
             d, low, high = _mover(m, limits, sign*np.where(np.arange(len(m)) == i, -1, w))
             out.append(dict(pattern=k, n=len(u[k]), mean=float(m[i]), deficit=d, low=low, high=high, behind=bool(low > margin), why=""))
     few = [dict(pattern=k, n=len(v), mean=float(v.mean()), deficit=np.nan, low=np.nan, high=np.nan, behind=False,
-                why=f"not judged: {len(v)} independent value(s), {least_n} are needed" if len(v) < least_n else "not judged: no other pattern to compare with") for k, v in u.items() if len(v) < least_n or len(judged) < 2]
+                why=f"not judged: {len(v)} independent value(s), {least_n} are needed" if len(v) < least_n
+                else "not judged: no other pattern to compare with") for k, v in u.items() if len(v) < least_n or len(judged) < 2]
     return sorted(out, key=lambda r: -r["deficit"]) + few
 
 # %% ../nbs/api/39_patterns.ipynb #pat23
@@ -103,8 +107,10 @@ def warning(
     "What `falls_behind` found. Where no pattern is behind it says how large a deficit could have been missed; who was not judged is always named."
     bad, judged, few = [r for r in found if r["behind"]], [r for r in found if not r["why"]], [str(r["pattern"]) for r in found if r["why"]]
     u = f" {unit}" if unit else ""; said = f"; not judged, too few values: {', '.join(few)}" if few else ""
-    if not judged: return f"No pattern can be judged in {metric}: of at least two patterns there must be enough values (there are {', '.join(str(r['pattern']) + ': ' + str(r['n']) for r in found)})."
-    if bad: return "; ".join(f"{r['pattern']} falls behind in {metric}: {r['mean']:.3g}{u}, worse than the mean of the others by {r['deficit']:.2g} [{r['low']:.2g}, {r['high']:.2g}]{u} (n = {r['n']})" for r in bad) + said + "."
+    if not judged:
+        return f"No pattern can be judged in {metric}: of at least two patterns there must be enough values (there are {', '.join(str(r['pattern']) + ': ' + str(r['n']) for r in found)})."
+    if bad:
+        return "; ".join(f"{r['pattern']} falls behind in {metric}: {r['mean']:.3g}{u}, worse than the mean of the others by {r['deficit']:.2g} [{r['low']:.2g}, {r['high']:.2g}]{u} (n = {r['n']})" for r in bad) + said + "."
     worst = max(judged, key=lambda r: r["high"])
     return f"No pattern falls behind in {metric} beyond chance, but {worst['pattern']} may be worse than the others by up to {max(worst['high'], 0):.2g}{u} (n = {worst['n']}){said}."
 
@@ -120,5 +126,6 @@ def show(
         r = by[k]; ax.plot(r["mean"], y, "o", color=c, ms=4)
         if np.isfinite([r["low"], r["high"]]).all(): ax.plot([r["low"], r["high"]], [y, y], "-", color=c, lw=2)
     for k, style in (("all images", ":"), ("mean over patterns", "--")): ax.axvline(by[k]["mean"], color="0.5", ls=style, lw=1)
-    ax.set_yticks(range(len(kinds)), [f"{k} (n = {by[k]['n']})" for k in reversed(kinds)], fontsize=8); ax.set_xlabel(metric, fontsize=8); ax.tick_params(axis="x", labelsize=8)
+    ax.set_yticks(range(len(kinds)), [f"{k} (n = {by[k]['n']})" for k in reversed(kinds)], fontsize=8)
+    ax.set_xlabel(metric, fontsize=8); ax.tick_params(axis="x", labelsize=8)
     return ax

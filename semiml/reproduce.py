@@ -20,9 +20,11 @@ def cell(
 )->dict:
     "One result, with where it came from. Raises `BadInput`."
     if data != "simulated" and not data.startswith("real:"): raise BadInput(f"data={data!r} must be 'simulated' or 'real:NAME'")
-    if bad := [k for k, v in metrics.items() if isinstance(v, bool) or not isinstance(v, (int, float, np.number))]: raise BadInput(f"the metric {bad[0]!r} is no number: {metrics[bad[0]]!r}")
+    if bad := [k for k, v in metrics.items() if isinstance(v, bool) or not isinstance(v, (int, float, np.number))]:
+        raise BadInput(f"the metric {bad[0]!r} is no number: {metrics[bad[0]]!r}")
     where = provenance(); clean = {k: None if not math.isfinite(v) else round(float(v), 6) for k, v in metrics.items()}
-    return dict(table=table, row=row, seed=int(seed), scale=scale, data=data, config=config or {}, metrics=clean, commit=where["commit"], hardware=where["hardware"],
+    return dict(table=table, row=row, seed=int(seed), scale=scale, data=data, config=config or {}, metrics=clean, commit=where["commit"],
+                hardware=where["hardware"],
                 versions={k: where[k] for k in ("python", "torch", "numpy")}, seconds=None if seconds is None else round(seconds, 1)) | more
 
 def once(path, make): # make() -> a `cell`
@@ -53,11 +55,13 @@ PAPER = {("table1", row): dict(zip(("all/avg", "all/max", "all/min", "all/std", 
     "SeSAMI": (.9534, .9961, .7167, .0394, .9634, .9961, .9045, .0200)}.items()}
 PAPER["table1", "SeSAMI"]["improved/share"] = .9796
 PAPER |= {("table2", row): dict(zip(("A20/all", "A20/material", "A20/defect", "A60/all", "A60/material", "A60/defect"), v)) for row, v in {
-    "Supervised": (.852, .974, .592, .867, .976, .634), "CutMix": (.867, .978, .630, .868, .978, .634), "UniMatch": (.795, .958, .440, .827, .968, .521), "Proposed": (.874, .979, .650, .877, .979, .661)}.items()}
+    "Supervised": (.852, .974, .592, .867, .976, .634), "CutMix": (.867, .978, .630, .868, .978, .634),
+    "UniMatch": (.795, .958, .440, .827, .968, .521), "Proposed": (.874, .979, .650, .877, .979, .661)}.items()}
 PAPER |= {("table3", row): dict(zip(("A20/all", "A20/defect", "A60/all", "A60/defect"), v)) for row, v in {
     "Supervised": (.646, .091, .813, .515), "CutMix": (.784, .440, .843, .599), "Proposed": (.825, .556, .845, .604)}.items()}
 
-PAPER |= {("table4", row): dict(accuracy=v) for row, v in {"CE (ImageNet)": 84.65, "MAE 0.75": 86.78, "MAE 0.25": 87.64, "MAE+CL self": 87.65, "MAE+CL cross": 87.89, "MAE+CL (Proposed)": 88.09}.items()}
+PAPER |= {("table4", row): dict(accuracy=v) for row, v in {"CE (ImageNet)": 84.65, "MAE 0.75": 86.78, "MAE 0.25": 87.64, "MAE+CL self": 87.65,
+                                                           "MAE+CL cross": 87.89, "MAE+CL (Proposed)": 88.09}.items()}
 PAPER |= {("table5", row): dict(accuracy=v) for row, v in {"CE (other device)": 84.3, "MAE+CL (Proposed)": 85.9}.items()}
 
 def summary(cells:list)->list: # of dict(table, row, metric, data, scale, mean, std, n, paper)
@@ -81,14 +85,17 @@ def markdown(head, lines)->str:
 def markdown_rows(rows:list, names, columns:dict, first:str="", paper:bool=False, data:str="simulated")->str: # a `summary`; rows to show; {metric: (title, digits)}
     "The rows of a summary as a table, each with the paper's figure in brackets if wanted."
     known = {(r["row"], r["metric"]): r["paper"] for r in rows if paper and r["paper"] is not None}
-    return markdown([first, *(t for t, _ in columns.values())], [[n, *(pick(rows, n, m, data, d) + (f" ({known[n, m]})" if (n, m) in known else "") for m, (_, d) in columns.items())] for n in names])
+    return markdown([first, *(t for t, _ in columns.values())],
+                    [[n, *(pick(rows, n, m, data, d) + (f" ({known[n, m]})" if (n, m) in known else "") for m, (_, d) in columns.items())] for n in names])
 
 # %% ../nbs/api/90_reproduce.ipynb #ab2353b0
 TABLES = dict( # table: (module, function) that make its cells, each called with (folder, scale, seeds)
-    table1=[("sesami.table1", "run")], table2=[("semisup.tables", "run")], table3=[("semisup.tables", "run")], table4=[("semssl.tables", "run")], table5=[("semssl.tables", "run")], ddpm=[("ddpm.tables", "run"), ("ddpm.more_tables", "run")],
+    table1=[("sesami.table1", "run")], table2=[("semisup.tables", "run")], table3=[("semisup.tables", "run")], table4=[("semssl.tables", "run")],
+    table5=[("semssl.tables", "run")], ddpm=[("ddpm.tables", "run"), ("ddpm.downstream", "run"), ("ddpm.real_tables", "run")],
     unified=[("semssl.unified", "run")],
     real=[("sesami.real", "run"), ("semisup.tables", "run_real")],
-    guide=[("monitor.tables", "run_drift"), ("monitor.gate_tables", "run_gate"), ("guide_tables", "run_augment"), ("guide_tables", "run_denoise"), ("guide_tables", "run_translate")])
+    guide=[("monitor.tables", "run_drift"), ("monitor.gate_tables", "run_gate"), ("guide_tables", "run_augment"), ("guide_tables", "run_denoise"),
+           ("guide_tables", "run_translate")])
 
 def reproduce(table:str, out, scale:str="cpu", seeds=(0,))->list: # the cells
     "Make the cells of a table that are missing. Raises `BadInput`, `CannotSave`."

@@ -39,7 +39,8 @@ def deeplab(
         torch.manual_seed(seed)
         try: net = smp.DeepLabV3Plus(encoder, encoder_weights=None, in_channels=1, classes=n_classes, decoder_atrous_rates=(6, 12, 18), decoder_aspp_dropout=0.)
         except (KeyError, RuntimeError) as e: raise BadInput(f"encoder={encoder!r} is not known to segmentation-models-pytorch ({e})") from None
-    state = None if weights is False else _weights(encoder, weights); net.pretrained, net.settings = state is not None, dict(n_classes=n_classes, encoder=encoder)
+    state = None if weights is False else _weights(encoder, weights)
+    net.pretrained, net.settings = state is not None, dict(n_classes=n_classes, encoder=encoder)
     if state is None: return net
     target = net.encoder.model if hasattr(net.encoder, "model") else net.encoder; own, took = target.state_dict(), {}
     for k, v in state.items():
@@ -61,7 +62,8 @@ class Crops:
     "`batches[step]`: dict(image (n, 1, h, w), mask (n, h, w)), a function of (seed, step) only."
     def __init__(self, images, masks, # Lists of (H, W) gray images and class numbers; sizes may differ
                  n:int=8, size=(128, 128), seed:int=0, flips:str="h"): # Crops a step and their size; mirror images that could be real: "", "h", "v", "hv"
-        if len(images) != len(masks) or not len(images): raise BadInput(f"{len(images)} images and {len(masks)} masks: give one mask for each image, and at least one")
+        if len(images) != len(masks) or not len(images):
+            raise BadInput(f"{len(images)} images and {len(masks)} masks: give one mask for each image, and at least one")
         small = min((np.shape(m) for m in masks), key=min)
         if small[0] < size[0] or small[1] < size[1]: raise BadInput(f"crops of {size} px do not fit into an image of {small} px, give a smaller size")
         if size[0] % 16 or size[1] % 16: raise BadInput(f"crops of {size} px: both sides must divide by 16")
@@ -84,7 +86,8 @@ def segmentation_losses(logits, mask, ignore:int=255)->dict: # (N, C, H, W), (N,
     "Cross entropy, and 1 - Dice averaged over the classes that are in the batch."
     known = mask != ignore; t = torch.where(known, mask, 0); p = logits.float().softmax(1)*known[:, None]
     one = F.one_hot(t, logits.shape[1]).permute(0, 3, 1, 2)*known[:, None]
-    both, sizes, n = over_all(torch.stack([o.float().sum((0, 2, 3)) for o in (p*one, p + one, one)])); there, world = n > 0, ranks()[1] # of the whole batch, over the number of processes
+    both, sizes, n = over_all(torch.stack([o.float().sum((0, 2, 3)) for o in (p*one, p + one, one)]))
+    there, world = n > 0, ranks()[1] # of the whole batch, over the number of processes
     d = 1 - (2*world*both + 1)/(world*sizes + 1)
     return dict(cross_entropy=F.cross_entropy(logits.float(), mask, ignore_index=ignore, reduction="sum")/n.sum(), dice=d[there].mean())
 
@@ -120,7 +123,8 @@ def predict(
     if window is None or (h <= window and w <= window):
         py, px = -h % 16, -w % 16; x = F.pad(x, (0, px, 0, py), mode="reflect" if py < h and px < w else "replicate")
         return net(x)[0, :, :h, :w].float().softmax(0).cpu().numpy()
-    x = F.pad(x, (0, max(window - w, 0), 0, max(window - h, 0)), mode="replicate"); ramp = 1 - (torch.arange(window) + .5 - window/2).abs()/(window/2) # 0 at the rim of a window
+    x = F.pad(x, (0, max(window - w, 0), 0, max(window - h, 0)), mode="replicate")
+    ramp = 1 - (torch.arange(window) + .5 - window/2).abs()/(window/2) # 0 at the rim of a window
     fade, total, weight = (ramp[:, None]*ramp).numpy(), 0., np.zeros(x.shape[-2:], np.float32)
     for i in _places(x.shape[-2], window, overlap):
         for j in _places(x.shape[-1], window, overlap):
@@ -144,6 +148,7 @@ def load(folder)->nn.Module: # in eval mode; `classes` holds the names, or None
     c = read_json(path, dict(n_classes=int, encoder=str, classes=([str], None)), "it is not the description of a network, restore it"); n = c["n_classes"]
     if not 1 <= n <= 255: raise BadInput(f"{path}: has {n} classes, there are 1 to 255: restore it")
     net, state = deeplab(n, c["encoder"], weights=False), read_tensors(Path(folder)/"model.safetensors")[0]; own = net.state_dict()
-    if bad := [k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape]: raise BadInput(f"{folder}: its weights are another network's ({len(bad)} tensors differ, first {min(bad)})")
+    if bad := [k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape]:
+        raise BadInput(f"{folder}: its weights are another network's ({len(bad)} tensors differ, first {min(bad)})")
     net.load_state_dict(state); net.classes = c.get("classes")
     return net.to(best_device()).eval()

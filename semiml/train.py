@@ -57,7 +57,8 @@ def load_checkpoint(path, method, optimiser, ema)->int: # the number of steps do
     bad = [k for k, t in targets.items() if k not in tensors or tensors[k].shape != t.shape or tensors[k].dtype != t.dtype]
     bad += [k for k in tensors if not k.startswith("opt/") and k not in targets]
     moments = {n: {k[len(f"opt/{n}/"):]: v for k, v in tensors.items() if k.startswith(f"opt/{n}/")} for n in params} # of AdamW; none for what had no gradient
-    bad += [f"opt/{n}" for n, p in params.items() if (m := moments[n]) and {k: v.numel() for k, v in m.items()} != dict(step=1, exp_avg=p.numel(), exp_avg_sq=p.numel())]
+    bad += [f"opt/{n}" for n, p in params.items() if (m := moments[n]) and {k: v.numel() for k, v in m.items()} != dict(step=1, exp_avg=p.numel(),
+            exp_avg_sq=p.numel())]
     if bad or not meta.get("step", "").isdecimal():
         raise BadInput(f"{path}: the checkpoint of another model ({len(bad)} tensors differ, first {bad[0] if bad else 'no step'}); "
                        "give the folder of this model's run, or start a new one")
@@ -99,7 +100,8 @@ def _add_row(out, row):
     path = Path(out)/"log.jsonl"
     try:
         with open(path, "a") as f: f.write(json.dumps(row) + "\n")
-    except OSError as e: raise CannotSave(e.errno, f"{path}: cannot be saved ({os.strerror(e.errno or 5).lower()}); free or change the folder and resume") from e
+    except OSError as e:
+        raise CannotSave(e.errno, f"{path}: cannot be saved ({os.strerror(e.errno or 5).lower()}); free or change the folder and resume") from e
 
 @contextmanager
 def alone(out, make:bool=False):
@@ -110,7 +112,8 @@ def alone(out, make:bool=False):
         if out.is_dir(): lock.acquire(timeout=0)
     except filelock.Timeout: raise BadInput(f"{out}: another process trains in this folder; wait until it is done, or choose another output folder") from None
     except NotImplementedError: pass # a file system without locks
-    except OSError as e: raise CannotSave(e.errno, f"{out}: cannot be saved to ({os.strerror(e.errno or 5).lower()}); free or change the folder and run again") from e
+    except OSError as e:
+        raise CannotSave(e.errno, f"{out}: cannot be saved to ({os.strerror(e.errno or 5).lower()}); free or change the folder and run again") from e
     try:
         for p in [*out.glob(".*.tmp"), *out.glob("checkpoints/.*.tmp")]: p.unlink(missing_ok=True)
         yield
@@ -127,9 +130,11 @@ def share_of(batch, rank:int, world:int): # like batch
     if isinstance(batch, (list, tuple)): return type(batch)(share_of(v, rank, world) for v in batch)
     tensor = isinstance(batch, torch.Tensor)
     if batch is None or isinstance(batch, (str, int, float)) or tensor and not batch.ndim: return batch # the same for all samples
-    if not tensor: raise BadInput(f"a batch with a value of type {type(batch).__name__} cannot be shared by {world} processes: give the batches a method share(batch, rank, world), or start one process")
+    if not tensor:
+        raise BadInput(f"a batch with a value of type {type(batch).__name__} cannot be shared by {world} processes: give the batches a method share(batch, rank, world), or start one process")
     n, rest = divmod(len(batch), world)
-    if rest or not n: raise BadInput(f"a batch of {len(batch)} samples cannot be shared equally by {world} processes: give a number of samples that divides by {world}, or start another number of processes")
+    if rest or not n:
+        raise BadInput(f"a batch of {len(batch)} samples cannot be shared equally by {world} processes: give a number of samples that divides by {world}, or start another number of processes")
     return batch[rank*n:(rank + 1)*n]
 
 class _Shared:
@@ -167,7 +172,8 @@ def whole_batch_norm(x, mean=None, var=None, weight=None, bias=None, training=Fa
     "Batch norm by the mean and variance of the samples of all processes, in float32."
     if not training: return F.batch_norm(x, mean, var, weight, bias, False, momentum, eps)
     over, shape = [0, *range(2, x.ndim)], (1, -1) + (1,)*(x.ndim - 2); n = x.numel()//x.shape[1]*ranks()[1]
-    m = over_all(x.float().mean(over)); y = x.float() - m.view(shape); v = over_all(y.square().mean(over)) # two passes: the difference of large squares is no variance
+    # two passes: the difference of large squares is no variance
+    m = over_all(x.float().mean(over)); y = x.float() - m.view(shape); v = over_all(y.square().mean(over))
     if mean is not None:
         with torch.no_grad(): mean.lerp_(m, momentum); var.lerp_(v*n/max(n - 1, 1), momentum)
     y = y*(v + eps).rsqrt().view(shape)
@@ -194,7 +200,8 @@ def _trackers(log_with)->list:
     wanted = [log_with] if isinstance(log_with, (str, GeneralTracker)) else list(log_with or ())
     for t in [t for t in wanted if not isinstance(t, GeneralTracker)]:
         if t not in LOGGER_TYPE_TO_CLASS: raise BadInput(f"log_with={t!r} is not known to accelerate, choose from {', '.join(LOGGER_TYPE_TO_CLASS)}")
-        if t not in map(str, get_available_trackers()): raise BadInput(f"log_with={t!r} needs a package that is not installed: pip install {t}, or leave log_with out")
+        if t not in map(str, get_available_trackers()):
+            raise BadInput(f"log_with={t!r} needs a package that is not installed: pip install {t}, or leave log_with out")
     return wanted
 
 def fit(
@@ -231,7 +238,8 @@ def fit(
         if resume and (saved := checkpoints(out)): done = load_checkpoint(saved[-1], method, optimiser, ema)
         log = [r for r in read_log(out) if r["step"] <= done]
         plans = accelerator.gather(torch.tensor([[done, steps]], device=accelerator.device)) # else they would wait for each other for ever
-        if (plans != plans[0]).any(): raise BadInput(f"{out}: the processes do not agree on the steps done and in all ({plans.tolist()}); give all of them the same folder and settings")
+        if (plans != plans[0]).any():
+            raise BadInput(f"{out}: the processes do not agree on the steps done and in all ({plans.tolist()}); give all of them the same folder and settings")
         _in_main(lambda: atomic_write(out/"log.jsonl", "".join(json.dumps(r) + "\n" for r in log)))
         before, t0 = log[-1]["seconds"] if log else 0., time.time()
         model = accelerator.prepare_model(_Loss(method))
@@ -245,7 +253,8 @@ def fit(
             total = sum(losses.values())
             accelerator.backward(total)
             norm = accelerator.clip_grad_norm_(params, clip)
-            total, *parts = accelerator.reduce(torch.stack([total, *losses.values()]).detach(), "mean").tolist() # the same in all processes, so that all stop here
+            # the same in all processes, so that all stop here
+            total, *parts = accelerator.reduce(torch.stack([total, *losses.values()]).detach(), "mean").tolist()
             if not math.isfinite(total):
                 raise BadInput(f"{out}: the loss became {total} at step {step + 1}; lower the learning rate (now {lr:g}) and resume")
             optimiser_.step(); optimiser_.zero_grad()

@@ -46,11 +46,13 @@ def pair(
 )->dict: # raw, with sem and design (h, w) on one grid, and its `alignment` (None: not aligned)
     "The design on the pixels of its micrograph, cut to what both show. Raises `BadInput` where the place is ambiguous."
     picture, drawn = np.asarray(raw["sem"], np.float32), np.asarray(raw["design"], np.float32)
-    if picture.ndim != 2 or drawn.ndim != 2 or drawn.min() == drawn.max(): raise BadInput(f"{raw['name']}: give sem and design as two gray images (H, W), the design with both levels; these are {picture.shape} and {drawn.shape}")
+    if picture.ndim != 2 or drawn.ndim != 2 or drawn.min() == drawn.max():
+        raise BadInput(f"{raw['name']}: give sem and design as two gray images (H, W), the design with both levels; these are {picture.shape} and {drawn.shape}")
     drawn = (drawn - drawn.min())/np.ptp(drawn); al = None
     if aligned:
         al = align(drawn, picture, scale=tuple(np.divide(picture.shape, drawn.shape)), free=free, max_shift_px=max_shift_px)
-        if al.ambiguous: raise BadInput(f"{raw['name']}: design and micrograph cannot be aligned for sure ({al.reason}): leave the pair out, or align it by hand")
+        if al.ambiguous:
+            raise BadInput(f"{raw['name']}: design and micrograph cannot be aligned for sure ({al.reason}): leave the pair out, or align it by hand")
         drawn = apply(al, drawn, order=1)
     else: drawn = area_resize(drawn, picture.shape)
     there = np.isfinite(drawn); y, x = (np.flatnonzero(there.mean(k) > .9) for k in (1, 0)) # rows and columns that the design covers, up to slanted corners
@@ -67,7 +69,8 @@ def _edges(image, o, reach_px): # EPE (n,) of an image at all points of the pair
 
 def _errors(found)->dict: # of arrays with nan
     e = np.concatenate([v for v in found if v is not None] or [np.full(1, np.nan)]); n = np.isfinite(e).any()
-    return dict(epe_mean=float(np.nanmean(e)), epe_3sigma=3*float(np.nanstd(e)), epe_rms=float(np.sqrt(np.nanmean(e**2))), no_edge=float(np.isnan(e).mean())) if n else dict(epe_mean=np.nan, epe_3sigma=np.nan, epe_rms=np.nan, no_edge=1.)
+    return dict(epe_mean=float(np.nanmean(e)), epe_3sigma=3*float(np.nanstd(e)), epe_rms=float(np.sqrt(np.nanmean(e**2))),
+                no_edge=float(np.isnan(e).mean())) if n else dict(epe_mean=np.nan, epe_3sigma=np.nan, epe_rms=np.nan, no_edge=1.)
 
 def judge_design(
     found:list, pairs:list, reach_px:float=8. # (h, w) each, 0 to 1, such as probabilities; aligned pairs; how far from the design an edge is looked for
@@ -82,29 +85,37 @@ def judge_image(
     "Predicted micrographs against real ones, pooled over pairs. Raises `BadInput`."
     _same(found, pairs); real = [gray(o["sem"]) for o in pairs]; found = [torch.as_tensor(np.asarray(v, np.float32))[None, None] for v in found]
     both = [(_edges(v[0, 0].numpy(), o, reach_px), _edges(r[0, 0].numpy(), o, reach_px)) for v, r, o in zip(found, real, pairs)]
-    return dict(ssim=float(np.mean([ssim(v, r, data_range=2.) for v, r in zip(found, real)])), l1=float(np.mean([(v - r).abs().mean() for v, r in zip(found, real)]))) | \
+    return dict(ssim=float(np.mean([ssim(v, r, data_range=2.) for v, r in zip(found, real)])),
+                l1=float(np.mean([(v - r).abs().mean() for v, r in zip(found, real)]))) | \
         _errors([None if r is None else np.full(len(r), np.nan) if v is None else (v - r)[np.isfinite(r)] if np.isfinite(r).any() else None for v, r in both])
 
 def _same(found, pairs):
     if len(found) != len(pairs) or not len(pairs): raise BadInput(f"{len(found)} predictions and {len(pairs)} pairs: give one for each, and at least one")
-    if bad := [o["name"] for v, o in zip(found, pairs) if np.shape(v) != o["design"].shape]: raise BadInput(f"the prediction for {bad[0]} has another size than its pair")
+    if bad := [o["name"] for v, o in zip(found, pairs) if np.shape(v) != o["design"].shape]:
+        raise BadInput(f"the prediction for {bad[0]} has another size than its pair")
 
 # %% ../nbs/api/45_translate.ipynb #45a70016
 def baseline(pairs:list)->tuple: # design(sem) -> (h, w) 0 or 1, image(design) -> (h, w) gray units
     "A gray level after smoothing, by the IoU of training pairs; and a blurred design with two levels, by least squares."
-    x, drawn = [gray(o["sem"])[0, 0].numpy() for o in pairs], [o["design"] for o in pairs]; d = np.concatenate([o.ravel() > .5 for o in drawn]); cut, fits = [], []
+    x, drawn = [gray(o["sem"])[0, 0].numpy() for o in pairs], [o["design"] for o in pairs]
+    d = np.concatenate([o.ravel() > .5 for o in drawn]); cut, fits = [], []
     for s in (.5, 1., 1.5, 2., 3., 4.):
-        v = np.concatenate([gaussian_filter(o, s).ravel() for o in x]); cut += [(((v > k) & d).sum()/((v > k) | d).sum(), s, k) for k in np.quantile(v, np.linspace(.1, .9, 41))]
-        A = np.concatenate([gaussian_filter(o, s).ravel() for o in drawn]); A = np.stack([np.ones_like(A), A], 1); c, rest, *_ = np.linalg.lstsq(A, np.concatenate([o.ravel() for o in x]), rcond=None); fits.append((float(rest[0]), s, c.tolist()))
+        v = np.concatenate([gaussian_filter(o, s).ravel() for o in x])
+        cut += [(((v > k) & d).sum()/((v > k) | d).sum(), s, k) for k in np.quantile(v, np.linspace(.1, .9, 41))]
+        A = np.concatenate([gaussian_filter(o, s).ravel() for o in drawn]); A = np.stack([np.ones_like(A), A], 1)
+        c, rest, *_ = np.linalg.lstsq(A, np.concatenate([o.ravel() for o in x]), rcond=None)
+        fits.append((float(rest[0]), s, c.tolist()))
     (_, smooth, level), (_, blur, (low, up)) = max(cut), min(fits)
-    return lambda picture: (gaussian_filter(gray(picture)[0, 0].numpy(), smooth) > level).astype(np.float32), lambda o: (low + up*gaussian_filter(np.asarray(o, np.float32), blur)).astype(np.float32)
+    return lambda picture: (gaussian_filter(gray(picture)[0, 0].numpy(), smooth) > level).astype(np.float32), lambda o: (low
+            + up*gaussian_filter(np.asarray(o, np.float32), blur)).astype(np.float32)
 
 # %% ../nbs/api/45_translate.ipynb #45a70019
 class UNet(nn.Module):
     "A small U-Net (Ronneberger et al. 2015): (N, c_in, H, W), sides divisible by 4 -> (N, c_out, H, W). `features` and `decode` are its two halves."
     def __init__(self, c_in:int=1, c_out:int=1, width:int=8, depth:int=3, seed:int=0): # Channels of the first level, doubled at each of `depth` levels
         super().__init__(); w = [width*2**k for k in range(depth)]
-        def block(i, o): return nn.Sequential(*(m for a, b in ((i, o), (o, o)) for m in (nn.Conv2d(a, b, 3, padding=1, bias=False), nn.GroupNorm(4, b), nn.SiLU())))
+        def block(i, o):
+            return nn.Sequential(*(m for a, b in ((i, o), (o, o)) for m in (nn.Conv2d(a, b, 3, padding=1, bias=False), nn.GroupNorm(4, b), nn.SiLU())))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed); self.down = nn.ModuleList([block(c_in, w[0]), *(block(a, b) for a, b in zip(w, w[1:]))])
             self.up = nn.ModuleList([block(a + b, a) for a, b in zip(w, w[1:])]); self.out = nn.Conv2d(w[0], c_out, 1)
@@ -121,16 +132,21 @@ class UNet(nn.Module):
 class Translator(nn.Module):
     "Micrograph to design (`reader`, logits) and design to micrograph (`writer`, gray units), with their loss for `train.fit`."
     def __init__(self, cycle:float=1., width:int=8, seed:int=0): # Weight of both cycles, 0: pairs only
-        super().__init__(); self.cycle, self.reader, self.writer = cycle, UNet(width=width, seed=seed_for(seed, "reader")), UNet(width=width, seed=seed_for(seed, "writer"))
+        super().__init__()
+        self.cycle, self.reader, self.writer = cycle, UNet(width=width, seed=seed_for(seed, "reader")), UNet(width=width, seed=seed_for(seed, "writer"))
     def loss(self, batch):
         x, y = batch["sem"], batch["design"]; s, g = self.reader(x), self.writer(y); bce = F.binary_cross_entropy_with_logits
         out = dict(design=bce(s, y), sem=F.l1_loss(g, x))
-        return out if not self.cycle else out | dict(cycle_sem=self.cycle*F.l1_loss(self.writer(s.sigmoid()), x), cycle_design=self.cycle*bce(self.reader(g), y))
-    def _whole(self, net, x): (h, w), x = x.shape[-2:], x.to(next(self.parameters()).device); return net(F.pad(x, (0, -w % 4, 0, -h % 4), mode="replicate"))[0, 0, :h, :w]
+        return out if not self.cycle else out | dict(cycle_sem=self.cycle*F.l1_loss(self.writer(s.sigmoid()), x),
+                                                     cycle_design=self.cycle*bce(self.reader(g), y))
+    def _whole(self, net, x):
+        (h, w), x = x.shape[-2:], x.to(next(self.parameters()).device)
+        return net(F.pad(x, (0, -w % 4, 0, -h % 4), mode="replicate"))[0, 0, :h, :w]
     @torch.no_grad()
     def design(self, picture)->np.ndarray: return self._whole(self.reader, gray(picture)).sigmoid().cpu().numpy() # (h, w) of any gray units -> probability
     @torch.no_grad()
-    def image(self, drawn)->np.ndarray: return self._whole(self.writer, torch.as_tensor(np.asarray(drawn, np.float32))[None, None]).cpu().numpy() # (h, w) -> gray units
+    def image(self, drawn)->np.ndarray: # (h, w) -> gray units
+        return self._whole(self.writer, torch.as_tensor(np.asarray(drawn, np.float32))[None, None]).cpu().numpy()
 
 class Crops:
     "`batches[step]`: dict(sem, design) (n, 1, size, size), from the same places and with the same flips and turns: a function of (seed, step) only. Raises `BadInput`."
@@ -141,7 +157,8 @@ class Crops:
     def __getitem__(self, step):
         rng, out = np.random.default_rng(seed_for(self.seed, "pairs", step)), []
         for _ in range(self.n):
-            a = self.all[rng.integers(len(self.all))]; y, x = (int(rng.integers(k - self.size + 1)) for k in a.shape[1:]); a = a[:, y:y + self.size, x:x + self.size]
+            a = self.all[rng.integers(len(self.all))]; y, x = (int(rng.integers(k - self.size + 1)) for k in a.shape[1:])
+            a = a[:, y:y + self.size, x:x + self.size]
             out.append(torch.rot90(a.flip(2) if rng.random() < .5 else a, int(rng.integers(4)), (1, 2)))
         b = torch.stack(out); return dict(sem=b[:, :1], design=b[:, 1:])
 
@@ -150,7 +167,8 @@ def train_translator(
     steps:int=300, n:int=4, size:int=64, width:int=8, lr:float=3e-3, seed:int=0, **how # See `Crops`, `UNet`; settings of `train.fit`
 )->Translator:
     "Train both directions. Raises `BadInput`, `CannotSave`."
-    settings:dict = dict(ema_decay=.98, warmup=10, precision="no", progress=False, checkpoint_every=10**9) | how; config = dict(method="translate", cycle=cycle, n=n, size=size, width=width, n_pairs=len(pairs))
+    settings:dict = dict(ema_decay=.98, warmup=10, precision="no", progress=False, checkpoint_every=10**9) | how
+    config = dict(method="translate", cycle=cycle, n=n, size=size, width=width, n_pairs=len(pairs))
     return fit(Translator(cycle, width, seed), Crops(pairs, n, size, seed), steps, Path(out), lr=lr, seed=seed, config=config, **settings)
 
 # %% ../nbs/api/45_translate.ipynb #45a70026
@@ -159,10 +177,13 @@ def real_pairs(
 )->list: # of pairs; pixel: px of the original
     "The pairs of `prefab_soi` on the pixels of their (smaller) micrographs. Raises `BadInput`."
     folder, out = Path(folder), []; files = sorted((folder/"sem").glob("*.png")); files = [f for f in files if names is None or f.stem in names]
-    if not files: raise BadInput(f"{folder}: holds no sem/*.png of prefab_soi" + ("" if names is None else f" named {', '.join(names)}") + "; run semiml data get prefab_soi")
+    if not files:
+        raise BadInput(f"{folder}: holds no sem/*.png of prefab_soi" + ("" if names is None else f" named {', '.join(names)}")
+                       + "; run semiml data get prefab_soi")
     for f in files:
         if not (folder/"design"/f.name).exists(): raise BadInput(f"{folder/'design'/f.name}: is missing, each micrograph needs its design")
-        a, d = (np.asarray(Image.open(p).convert("L")) for p in (f, folder/"design"/f.name)); a = area_resize(a.astype(np.float32), tuple(n//shrink for n in a.shape))
+        a, d = (np.asarray(Image.open(p).convert("L")) for p in (f, folder/"design"/f.name))
+        a = area_resize(a.astype(np.float32), tuple(n//shrink for n in a.shape))
         raw = dict(name=f.stem, sem=a, design=d, pixel=float(shrink), unit="px of the original")
         out.append(pair(raw, aligned, ("shift", "scale", "aspect", "rotation"), 40/shrink, 8))
     return out

@@ -192,7 +192,8 @@ def test_a_person_labels_two_images(tool, truth):
     assert set(np.unique(a_saved)) == {1, 2, 255} and set(np.unique(b_saved)) == {2, 255}
     log = [json.loads(line) for line in (page.out / "log.jsonl").read_text().splitlines()]
     assert [(r["image"], r["action"], r.get("class"), r.get("clicks")) for r in log] == [
-        ("a", "drawn", 1, 1), ("a", "drawn", 2, 1), ("a", "drawn", 1, log[2]["clicks"]), ("a", "drawn", 1, 1), ("a", "undone", None, None), ("b", "drawn", 2, 1)]
+        ("a", "drawn", 1, 1), ("a", "drawn", 2, 1), ("a", "drawn", 1, log[2]["clicks"]), ("a", "drawn", 1, 1), ("a", "undone", None, None),
+        ("b", "drawn", 2, 1)]
     assert log[0]["px"] == (a_saved[:65, :65] == 1).sum() == disc and log[1]["px"] == (a_saved == 2).sum()
     assert json.loads((page.out / "dataset.json").read_text())["classes"] == ["background", "metal", "oxide"]
     assert not page.strangers and not page.errors

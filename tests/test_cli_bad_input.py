@@ -59,7 +59,8 @@ def spoil(folder, what):
 
 
 @pytest.mark.parametrize("what, says", [
-    ("not an image", "not an image"), ("empty file", "empty"), ("truncated", "truncated"), ("truncated png", "truncated"), ("NaN", "NaN"), ("infinite", "infinite"),
+    ("not an image", "not an image"), ("empty file", "empty"), ("truncated", "truncated"), ("truncated png", "truncated"), ("NaN", "NaN"),
+    ("infinite", "infinite"),
     ("constant", "is constant"), ("colour", "gray"), ("too small", "smaller than"), ("no images", "no images"), ("mask without image", "mask"),
     ("mixed pixel sizes", "pixel size"),
 ])

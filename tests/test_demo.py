@@ -18,7 +18,8 @@ def demo(out, part, page, **env):
 def test_from_a_lot_to_a_page(tmp_path):
     said, page = demo(tmp_path, "lot", "report.html", OMP_NUM_THREADS="1")
     assert "$ semiml drift check" in said and "$ semiml gate check" in said and "clicks an object" in said
-    assert all(f"<h2>{h}" in page for h in ("In short", "Has the tool changed?", "Masks", "What the fins measure", "Where the edges lie", "Defects", "The gate", "How it was made"))
+    assert all(f"<h2>{h}" in page for h in ("In short", "Has the tool changed?", "Masks", "What the fins measure", "Where the edges lie", "Defects",
+                                            "The gate", "How it was made"))
     assert "SIMULATED" in page and page.count("data:image/png;base64") == 9 and "http" not in page
     nb = nbformat.read(tmp_path / "06_lot_to_report.ipynb", as_version=4)  # the notebook lies beside it, with its outputs
     assert all(c.execution_count for c in nb.cells if c.cell_type == "code")
@@ -33,7 +34,8 @@ def test_on_the_real_images(tmp_path, real_data):
 
 def test_without_images_and_network_it_says_so_in_one_line(tmp_path):
     nowhere = "http://127.0.0.1:9"  # nothing listens there
-    said, page = demo(tmp_path, "synthetic", "synthetic.html", SEMIML_DATA="", HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path), HTTPS_PROXY=nowhere, https_proxy=nowhere)
+    said, page = demo(tmp_path, "synthetic", "synthetic.html", SEMIML_DATA="", HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path), HTTPS_PROXY=nowhere,
+                      https_proxy=nowhere)
     assert [l for l in said.splitlines() if l.startswith("No real images")] == [
         "No real images (SEMIML_DATA is not set and the download failed): using simulated FinFET TEM images instead."]
     assert "SIMULATED images" in page

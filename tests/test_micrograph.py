@@ -194,7 +194,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_zeiss_tag(tmp_path):
     "A 512-column Zeiss file: `AP_PIXEL_SIZE` is the screen's."
-    text = "\r\n".join(["", *"0\r\n0\r\n0".split(), "5.824988e-09", "AP_PIXEL_SIZE", "Pixel Size = 5.825 nm", "AP_WIDTH", "Width = 5.965 \u00b5m", "AP_ACTUALKV", "EHT =  5.00 kV", ""])
+    text = "\r\n".join(["", *"0\r\n0\r\n0".split(), "5.824988e-09", "AP_PIXEL_SIZE", "Pixel Size = 5.825 nm", "AP_WIDTH", "Width = 5.965 \u00b5m",
+                        "AP_ACTUALKV", "EHT =  5.00 kV", ""])
     tifffile.imwrite(tmp_path / "a.tif", RNG.integers(0, 255, (384, 512), dtype=np.uint8), extratags=[(34118, "s", 0, text.encode("cp1252"), True)])
     m = read(tmp_path / "a.tif")
     assert m.pixel_size == pytest.approx((11.65, 11.65), rel=2e-3) and m.meta["voltage_kV"] == 5.0 and m.modality == "SEM"
@@ -225,8 +226,10 @@ def test_optional_reader_missing(tmp_path, monkeypatch):
 
 def test_emd(tmp_path):
     from rsciio import emd  # with h5py, part of the dev extra that tests are run with
-    axes = [dict(name=n, size=s, index_in_array=i, scale=sc, offset=0.0, units="nm", navigate=False, _type="UniformDataAxis") for i, (n, s, sc) in enumerate((("y", 40, .5), ("x", 56, .25)))]
-    emd.file_writer(str(tmp_path / "a.emd"), dict(data=GRAY, axes=axes, metadata=dict(General=dict(title="a"), Signal={}), original_metadata={}, attributes={}, package_info={}))
+    axes = [dict(name=n, size=s, index_in_array=i, scale=sc, offset=0.0, units="nm", navigate=False, _type="UniformDataAxis") for i,
+            (n, s, sc) in enumerate((("y", 40, .5), ("x", 56, .25)))]
+    emd.file_writer(str(tmp_path / "a.emd"), dict(data=GRAY, axes=axes, metadata=dict(General=dict(title="a"), Signal={}), original_metadata={},
+                                                  attributes={}, package_info={}))
     m = read(tmp_path / "a.emd")
     np.testing.assert_array_equal(m.pixels, GRAY)
     assert m.pixel_size == (.5, .25)

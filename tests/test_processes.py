@@ -59,7 +59,8 @@ class Conv(nn.Module):
     def __init__(self, norm):
         super().__init__()
         torch.manual_seed(0)
-        self.body = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=isinstance(norm, nn.Identity)), norm, nn.ReLU())  # a bias before batch norm gets rounding errors for a gradient
+        # a bias before batch norm gets rounding errors for a gradient
+        self.body = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=isinstance(norm, nn.Identity)), norm, nn.ReLU())
         self.segmentation_head = nn.Conv2d(8, 2, 1)
 
     pretrained, settings = False, {}
@@ -128,7 +129,8 @@ def launch(*args):
     # without a GPU `--multi_gpu` starts processes on the CPU; `--cpu` would start a single one
     flags = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0".split()
     env = os.environ | dict(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="", TQDM_DISABLE="1")
-    return subprocess.run([sys.executable, "-m", "accelerate.commands.launch", *flags, __file__, *map(str, args)], env=env, capture_output=True, text=True, timeout=240)
+    return subprocess.run([sys.executable, "-m", "accelerate.commands.launch", *flags, __file__, *map(str, args)], env=env, capture_output=True,
+                          text=True, timeout=240)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +149,8 @@ def curve(run, key="loss"): return np.array([r[key] for r in read_log(run)])
 @pytest.mark.parametrize("run", ["whole", "broken", "ddpm", "sesami", "semisup", "semssl"])
 def test_two_processes_give_the_curve_of_one(both, run):
     one, two = (out/run for out in both)
-    for key, rtol, atol in (("loss", 1e-4, 0), ("grad_norm", 1e-4, 1e-6), ("lr", 1e-9, 0)):  # SeSAMI's norms are near 0.01, and float32 sums of another order moved one by 8e-7
+    # SeSAMI's norms are near 0.01, and float32 sums of another order moved one by 8e-7
+    for key, rtol, atol in (("loss", 1e-4, 0), ("grad_norm", 1e-4, 1e-6), ("lr", 1e-9, 0)):
         np.testing.assert_allclose(curve(two, key), curve(one, key), rtol=rtol, atol=atol)
     if run == "semssl": np.testing.assert_allclose(curve(two, "contrast"), curve(one, "contrast"), rtol=1e-4)  # negatives of both processes
     if run in ("whole", "broken"):
@@ -192,7 +195,8 @@ def test_batch_norm_is_that_of_the_whole_batch(both):
 def test_all_processes_hear_the_same_sentence(both):
     said = [json.loads((both[1]/f"said-{rank}.json").read_text()) for rank in (0, 1)]
     assert said[0] == said[1]
-    assert {k: v[0] for k, v in said[0].items()} == dict(whole="BadInput", odd="BadInput", nan="BadInput", full="CannotSave", minutes="BadInput", stages="BadInput")
+    assert {k: v[0] for k, v in said[0].items()} == dict(whole="BadInput", odd="BadInput", nan="BadInput", full="CannotSave", minutes="BadInput",
+                                                         stages="BadInput")
     assert "already holds a run" in said[0]["whole"][1] and "the loss became nan at step 1" in said[0]["nan"][1]
     assert "cannot be saved, the disk is full" in said[0]["full"][1]
     assert "give steps instead" in said[0]["minutes"][1] and "a batch of 3, which 2 processes cannot share" in said[0]["stages"][1]

@@ -96,7 +96,8 @@ def test_lab_registers_a_kernel_of_this_environment(root, tmp_path):
     recipe = subprocess.run(["make", "--dry-run", "--always-make", "lab"], cwd=root, capture_output=True, text=True).stdout
     install = next(l for l in recipe.splitlines() if "ipykernel install" in l).split()
     assert install[install.index("--prefix") + 1] == ".venv"
-    subprocess.run([sys.executable, *install[1:install.index("--prefix")], "--prefix", tmp_path, *install[install.index("--prefix") + 2:]], check=True, capture_output=True)
+    subprocess.run([sys.executable, *install[1:install.index("--prefix")], "--prefix", tmp_path, *install[install.index("--prefix") + 2:]],
+                   check=True, capture_output=True)
     kernel = json.loads((tmp_path / "share/jupyter/kernels/semiml/kernel.json").read_text())
     assert kernel["display_name"] == "semiml" and Path(kernel["argv"][0]) == Path(sys.executable)
 
@@ -117,7 +118,8 @@ def test_what_is_public_says_what_it_does(root):
     for p in sorted((root / "semiml").rglob("*.py")):
         tree = ast.parse(p.read_text())
         public = next((ast.literal_eval(o.value) for o in tree.body if isinstance(o, ast.Assign) and getattr(o.targets[0], "id", "") == "__all__"), [])
-        silent += [f"{p.relative_to(root)}: {o.name}" for o in tree.body if isinstance(o, ast.FunctionDef | ast.ClassDef) and o.name in public and not ast.get_docstring(o)]
+        silent += [f"{p.relative_to(root)}: {o.name}" for o in tree.body if isinstance(o, ast.FunctionDef | ast.ClassDef) and o.name in public
+                   and not ast.get_docstring(o)]
     assert not silent
 
 
@@ -128,7 +130,8 @@ def test_notebooks_are_light(notebooks):
 
 
 def test_no_file_speaks_of_a_machine(root):
-    words = re.compile(r"/(?:root|home|work|Users)/\w|/tmp/(?:tmp|ipykernel)\w|" + r"py" r"pi\.org|python" r"hosted\.|download\.py" r"torch\.|anaconda" r"\.org")
+    words = re.compile(r"/(?:root|home|work|Users)/\w|/tmp/(?:tmp|ipykernel)\w|"
+                       + r"py" r"pi\.org|python" r"hosted\.|download\.py" r"torch\.|anaconda" r"\.org")
     found = []
     for path in tracked(root):
         try: text = path.read_text(encoding="utf-8")

@@ -14,7 +14,8 @@ def cells(root, tmp_path_factory):
     "{row: cell} of a small run"
     out = tmp_path_factory.mktemp("reliability")
     env = {k: v for k, v in os.environ.items() if k != "SEMIML_DATA"}  # real files are for the full run
-    done = subprocess.run([sys.executable, root/"tools"/"reliability.py", "--out", out, "--kills", "2", "--faults", "1", "--fuzz", "600", "--seed", "7"], env=env, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, root/"tools"/"reliability.py", "--out", out, "--kills", "2", "--faults", "1", "--fuzz", "600", "--seed",
+                           "7"], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return {c["row"]: c for c in (json.loads(p.read_text()) for p in out.glob("*.json"))}
 

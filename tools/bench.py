@@ -81,7 +81,8 @@ def sesami_cell(size: int) -> dict:
         with torch.autocast("cpu", torch.bfloat16): loss = sum(tuner.loss(batches[0]).values())
         loss.backward()
     m["LoRA step s"] = wall(step, 3); m["peak memory GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e6
-    return result("speed", f"sesami {size} px", 0, "cpu", "simulated", m, dict(threads=torch.get_num_threads(), objects=8, rounds=1, rank=16), time.perf_counter() - t0)
+    return result("speed", f"sesami {size} px", 0, "cpu", "simulated", m, dict(threads=torch.get_num_threads(), objects=8, rounds=1, rank=16),
+                  time.perf_counter() - t0)
 
 
 def semisup_cell() -> dict:
@@ -95,7 +96,8 @@ def semisup_cell() -> dict:
     images, masks = [x.image for x in data], [label(x) for x in data]
     for k, o in METHODS.items():
         method = SemiSupervised(deeplab(len(NAMES), seed=seed_for(0, "net")), len(NAMES), o["choose"], o["features"]).train()
-        ways[k] = method, Views(images[:6], masks[:6], images[6:], s["n"], s["m"], (s["side"],) * 2, o["sets"], o["cutmix"]), torch.optim.AdamW(method.parameters())
+        ways[k] = method, Views(images[:6], masks[:6], images[6:], s["n"], s["m"], (s["side"],) * 2, o["sets"],
+                                o["cutmix"]), torch.optim.AdamW(method.parameters())
     for step in range(7):
         for k, (method, views, opt) in ways.items():
             t = time.process_time()
@@ -115,7 +117,8 @@ def semssl_cell(ratio: float, n: int = 128) -> dict:
     t0, x, group = time.perf_counter(), torch.randn(n // 4, 4, 1, 64, 64), torch.arange(n // 4)
     vit = encoder("cpu", class_token=True)  # lightly's example keeps the class token, so ours does here, too
     vit.pos_embed.requires_grad_(True)
-    peer, decoder = MaskedVisionTransformerTIMM(vit=vit), MAEDecoderTIMM(num_patches=64, patch_size=8, in_chans=1, embed_dim=128, decoder_embed_dim=64, decoder_depth=1, decoder_num_heads=4)
+    peer, decoder = MaskedVisionTransformerTIMM(vit=vit), MAEDecoderTIMM(num_patches=64, patch_size=8, in_chans=1, embed_dim=128,
+            decoder_embed_dim=64, decoder_depth=1, decoder_num_heads=4)
 
     def theirs():
         images = x.flatten(0, 1)
@@ -138,7 +141,8 @@ def semssl_cell(ratio: float, n: int = 128) -> dict:
             if turn: seen.setdefault(k, []).append(n / (time.process_time() - t))  # the first is a warm-up
     m = {f"{k} images/s": statistics.median(v) for k, v in seen.items()}
     m["throughput ratio"] = m["MAE images/s"] / m["lightly images/s"]
-    return result("speed", f"semssl against lightly, mask {ratio:g}", 0, "cpu", "simulated", m, dict(threads=1, lightly=lightly.__version__, images=n, side=64, patch=8, dim=128, depth=4), time.perf_counter() - t0)
+    return result("speed", f"semssl against lightly, mask {ratio:g}", 0, "cpu", "simulated", m,
+                  dict(threads=1, lightly=lightly.__version__, images=n, side=64, patch=8, dim=128, depth=4), time.perf_counter() - t0)
 
 
 p = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -35,7 +35,8 @@ POINTS = 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8, 1.
 def judge(drawn, real):
     "The figures of `ddpm.evaluate` that are compared."
     g, r = (torch.tensor(x.astype(np.float32))[:, None] for x in (drawn, real))
-    return dict(zip(JUDGED, (psd_distance(g, r), psd_distance(g, r, "noise"), float(np.mean([wasserstein_distance(i.ravel()[::7], real.ravel()[::7]) for i in drawn])))))
+    return dict(zip(JUDGED, (psd_distance(g, r), psd_distance(g, r, "noise"),
+                             float(np.mean([wasserstein_distance(i.ravel()[::7], real.ravel()[::7]) for i in drawn])))))
 
 
 class Crops:
@@ -74,7 +75,8 @@ class Example(nn.Module):
     def __init__(self, size):
         super().__init__()
         n = len(CHANNELS) - 1
-        self.net = UNet2DModel(in_channels=1, out_channels=1, block_out_channels=CHANNELS, layers_per_block=1, norm_num_groups=8, down_block_types=("DownBlock2D",) * n + ("AttnDownBlock2D",),
+        self.net = UNet2DModel(in_channels=1, out_channels=1, block_out_channels=CHANNELS, layers_per_block=1, norm_num_groups=8,
+                               down_block_types=("DownBlock2D",) * n + ("AttnDownBlock2D",),
                                up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * n)
         self.scheduler = DDPMScheduler(1000)
 
@@ -96,7 +98,8 @@ class Ours(PatchDDPM):
 
 PEERS = {  # model, times semiml's minutes, images a batch, crop, learning rate, precision
     "denoising-diffusion-pytorch": (Theirs, 12, 4, None, 8e-5, "no"), "diffusers example": (Example, 12, 4, None, 1e-4, "no"),
-    "denoising-diffusion-pytorch, best": (Theirs, 4, 8, (64, 64), 4e-4, best_precision()), "diffusers example, best": (Example, 4, 8, (64, 64), 4e-4, best_precision())}
+    "denoising-diffusion-pytorch, best": (Theirs, 4, 8, (64, 64), 4e-4, best_precision()),
+    "diffusers example, best": (Example, 4, 8, (64, 64), 4e-4, best_precision())}
 
 
 def pace():
@@ -152,8 +155,10 @@ torch.manual_seed(0)
 mine = Ours(images.shape[1:], LEVELS, (images.min(), images.max()), None, CHANNELS, flips="h")
 there = run_folder("bench_ddpm", "semiml")
 first = pace()
-stages = resumed_stages(there) if (there / "config.json").exists() else plan_steps(make_stages(images.shape[1:], LEVELS, pixels=s["options"]["pixels"]), args.minutes, model=mine, images=len(images))
-own, per_s = points("semiml", mine, PatchBatches(unit, stages, LEVELS, "h"), args.minutes, images, held, steps=sum(k["steps"] for k in stages), config=dict(stages=stages), precision=best_precision())
+stages = resumed_stages(there) if (there / "config.json").exists() else plan_steps(make_stages(images.shape[1:], LEVELS,
+        pixels=s["options"]["pixels"]), args.minutes, model=mine, images=len(images))
+own, per_s = points("semiml", mine, PatchBatches(unit, stages, LEVELS, "h"), args.minutes, images, held, steps=sum(k["steps"] for k in stages),
+                    config=dict(stages=stages), precision=best_precision())
 if not (there / "pace.json").exists(): atomic_write(there / "pace.json", json.dumps((first + pace()) / 2))
 own_pace = json.loads((there / "pace.json").read_text())  # of the day when it was trained
 floor = judge(held, images)  # real images among each other: nobody has to be closer
@@ -165,12 +170,16 @@ for name, (kind, times, n, side, lr, precision) in PEERS.items():
         continue
     torch.manual_seed(0)
     before = pace()
-    seen, rate = points(name, kind(images.shape[1:]), Crops(unit, n, side), own[-1][0] * times * before / own_pace, images, held, lr=lr, warmup=0, weight_decay=0., precision=precision)
+    seen, rate = points(name, kind(images.shape[1:]), Crops(unit, n, side), own[-1][0] * times * before / own_pace, images, held, lr=lr, warmup=0,
+                        weight_decay=0., precision=precision)
     slower = (before + pace()) / 2 / own_pace
     seen, rate = [(t / slower, m) for t, m in seen], rate * slower  # at the pace that the machine had for semiml
     reached = next((t for t, m in seen if all(m[k] <= goal[k] for k in JUDGED)), None)
-    metrics = {"semiml minutes": own[-1][0], "peer minutes": seen[-1][0], "minutes to equal quality": reached or float("nan"), "time ratio": own[-1][0] / reached if reached else float("nan"), "steps/s": rate, "machine slower": slower,
-               "images/s": rate * n, **{f"semiml {k}": v for k, v in own[-1][1].items()}, **{f"peer {k}": v for k, v in seen[-1][1].items()}, **{f"real-real {k}": v for k, v in floor.items()}}
-    c = cell("speed", f"ddpm against {name}", 0, "cpu", "simulated", metrics, dict(threads=1, batch=n, crop=side, lr=lr, precision=precision, channels=CHANNELS), curve=seen, own=own)
+    metrics = {"semiml minutes": own[-1][0], "peer minutes": seen[-1][0], "minutes to equal quality": reached or float("nan"),
+               "time ratio": own[-1][0] / reached if reached else float("nan"), "steps/s": rate, "machine slower": slower,
+               "images/s": rate * n, **{f"semiml {k}": v for k, v in own[-1][1].items()}, **{f"peer {k}": v for k, v in seen[-1][1].items()},
+               **{f"real-real {k}": v for k, v in floor.items()}}
+    c = cell("speed", f"ddpm against {name}", 0, "cpu", "simulated", metrics, dict(threads=1, batch=n, crop=side, lr=lr, precision=precision,
+            channels=CHANNELS), curve=seen, own=own)
     print(c["row"], c["metrics"], flush=True)
     if args.out: atomic_write(cell_path(args.out, f"ddpm {name}", "cpu", 0), json.dumps(c, indent=1))

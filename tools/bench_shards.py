@@ -40,7 +40,8 @@ def write(folder: Path, shards: int, sites: int, side: int):
     from semiml.sim.sem import PATTERNS, simulate
     made = [dict(low=p.low.image, high=p.high.image, label=p.label, device=p.device) for p in simulate(sites, 0, pattern=tuple(PATTERNS), shape=(64, 64))]
     data = (write_shards([made[i % sites] | dict(name=f"pair-0000-{i:04d}") for i in range(PER)], folder/"one", side, PER)/"shard-000000.tar").read_bytes()
-    headers = {m.start(): int(data[m.start() + 148:m.start() + 154], 8) for m in re.finditer(b"pair-0000-", data)}  # of tar: the name first, the sum of all bytes at 148
+    # of tar: the name first, the sum of all bytes at 148
+    headers = {m.start(): int(data[m.start() + 148:m.start() + 154], 8) for m in re.finditer(b"pair-0000-", data)}
     for k in range(shards):
         new, more = bytearray(data.replace(b"pair-0000-", b"pair-%04d-" % k)), sum(map(int, str(k)))
         for at, total in headers.items(): new[at + 148:at + 154] = b"%06o" % (total + more)
@@ -85,7 +86,8 @@ def read(reader: str, folder: Path, pairs: int) -> dict:
 def main():
     ap = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     ap.add_argument("--out", default="nbs/results/scaleout"); ap.add_argument("--sizes", default="1000,10000,100000,320000")
-    ap.add_argument("--sites", type=int, default=200); ap.add_argument("--side", type=int, default=32); ap.add_argument("--whole", action="store_true", help="of the largest set a whole epoch, not 10,000 pairs")
+    ap.add_argument("--sites", type=int, default=200); ap.add_argument("--side", type=int, default=32)
+    ap.add_argument("--whole", action="store_true", help="of the largest set a whole epoch, not 10,000 pairs")
     ap.add_argument("--read", nargs=3, metavar=("READER", "FOLDER", "PAIRS"), help=argparse.SUPPRESS)
     args = ap.parse_args()
     if args.read: return print(json.dumps(read(args.read[0], Path(args.read[1]), int(args.read[2]))))
@@ -93,14 +95,16 @@ def main():
     if any(s < PER or s % PER for s in sizes): raise BadInput(f"--sizes {args.sizes}: give multiples of {PER}")
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp); t0 = time.process_time(); write(tmp, sizes[-1]//PER, args.sites, args.side); wrote = time.process_time() - t0
-        size = sum(p.stat().st_size for p in tmp.glob("*.tar")); print(f"{sizes[-1]} pairs written: {size/1e9:.2f} GB, {wrote:.0f} s of a processor", flush=True)
+        size = sum(p.stat().st_size for p in tmp.glob("*.tar"))
+        print(f"{sizes[-1]} pairs written: {size/1e9:.2f} GB, {wrote:.0f} s of a processor", flush=True)
         for n in sizes:
             folder = first(tmp, tmp/f"{n}", n//PER, args.side)
             for reader in ("Shards", "Stream"):
                 pairs = n if args.whole and n == sizes[-1] else min(READ, sizes[-1])
                 run = subprocess.run([sys.executable, __file__, "--read", reader, folder, str(pairs)], stdout=subprocess.PIPE, text=True, check=True)
                 r = json.loads(run.stdout.splitlines()[-1]); way = r.pop("way")
-                c = cell("scaleout", f"{reader} {n}", 0, "paper", "simulated", r, dict(pairs=n, per_shard=PER, side=args.side, batch=BATCH, sites=args.sites, bytes_a_pair=round(size/sizes[-1]), threads=1), way=way)
+                c = cell("scaleout", f"{reader} {n}", 0, "paper", "simulated", r,
+                         dict(pairs=n, per_shard=PER, side=args.side, batch=BATCH, sites=args.sites, bytes_a_pair=round(size/sizes[-1]), threads=1), way=way)
                 atomic_write(Path(args.out)/f"{reader.lower()}_{n}.json", json.dumps(c, indent=1))
                 print(f"{reader:7} {n:7} pairs: {r['pairs/s']:6.0f} pairs/s, {r['peak MB']:.0f} MB at most, {r['MB more']:.0f} MB more than before", flush=True)
 

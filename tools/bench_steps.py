@@ -65,13 +65,15 @@ def semisup():
     s, o, data = SCALES["cpu"], METHODS["proposed"], device(SCALES["cpu"], "A", 12, "speed")
     images, masks = [x.image for x in data], [label(x) for x in data]
     batch = Views(images[:6], masks[:6], images[6:], s["n"], s["m"], (s["side"],) * 2, o["sets"], o["cutmix"])[0]
-    return SemiSupervised(deeplab(len(NAMES), seed=seed_for(0, "net")), len(NAMES), o["choose"], o["features"]).train(), batch, f"{s['n']} labelled and {s['m']} other crops of {s['side']} px"
+    return SemiSupervised(deeplab(len(NAMES), seed=seed_for(0, "net")), len(NAMES), o["choose"],
+                          o["features"]).train(), batch, f"{s['n']} labelled and {s['m']} other crops of {s['side']} px"
 
 
 def semssl():
     from semiml.semssl.model import Pretraining, encoder
     n = 32
-    return Pretraining(encoder("cpu"), .25, ("self", "cross")), dict(views=torch.randn(n, 4, 1, 64, 64), group=torch.arange(n), mask=torch.rand(n, 4, 64)), f"{n} sites of four views of 64 px"
+    return Pretraining(encoder("cpu"), .25, ("self", "cross")), dict(views=torch.randn(n, 4, 1, 64, 64), group=torch.arange(n),
+                                                                     mask=torch.rand(n, 4, 64)), f"{n} sites of four views of 64 px"
 
 
 JOBS = {"ddpm, small fields": lambda: ddpm(0), "ddpm, whole images": lambda: ddpm(-1), "sesami": sesami, "semisup": semisup, "semssl": semssl}
@@ -95,7 +97,8 @@ def measure(name: str, rounds: int = 5) -> dict:
     ops = sorted(((e.key, e.self_cpu_time_total) for e in p.key_averages()), key=lambda e: -e[1])
     total, s = sum(v for _, v in ops), statistics.median(seen)
     m = {"s/step": s, "GFLOP/step": flops / 1e9, "peak GFLOP/s": best / 1e9, "share of peak": flops / s / best}
-    return cell("speed", f"step of {name}", 0, "cpu", "simulated", m, dict(threads=1, precision=precision, what=what, operators={k.removeprefix("aten::"): round(v / total, 3) for k, v in ops[:6]}), time.perf_counter() - t0)
+    return cell("speed", f"step of {name}", 0, "cpu", "simulated", m, dict(threads=1, precision=precision, what=what,
+            operators={k.removeprefix("aten::"): round(v / total, 3) for k, v in ops[:6]}), time.perf_counter() - t0)
 
 
 p = argparse.ArgumentParser(description=__doc__.splitlines()[0])

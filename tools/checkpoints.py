@@ -19,7 +19,9 @@ from semiml.reproduce import cell, cell_path, once, run_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER, CELLS = ROOT / "semiml" / "checkpoints" / "finfet_tem", ROOT / "nbs" / "results" / "ddpm"
-SHOWN = ("pixels right", "instrument/pixels right", "cd/error nm", "cd/error sd nm", "instrument/cd/error nm", "instrument/cd/error sd nm", "pitch/error nm", "metal/error nm", "instrument/metal/error nm", "copy rate", "noise PSD dB", "noise PSD real-real dB", "image PSD dB", "image PSD real-real dB")
+SHOWN = ("pixels right", "instrument/pixels right", "cd/error nm", "cd/error sd nm", "instrument/cd/error nm", "instrument/cd/error sd nm",
+         "pitch/error nm", "metal/error nm", "instrument/metal/error nm", "copy rate", "noise PSD dB", "noise PSD real-real dB", "image PSD dB",
+         "image PSD real-real dB")
 
 CARD = """# finfet_tem: cross-sections of FinFETs, simulated
 
@@ -50,7 +52,8 @@ s = SCALES["cpu"] | dict(shape=(192, 256), pixel=.5, options=dict(scale="cpu", p
 scenes = [x for process in "AB" for x in device(s, process, args.images, "checkpoint")]
 run = run_folder("ddpm", f"checkpoint_{args.images}_{args.steps}_{args.pixels}")
 if not (run / "model" / "semiml.json").exists():
-    train(Scenes(scenes), run, **s["options"], steps=args.steps, flips="h", processes=[x.truth["process"] for x in scenes], maps=np.stack([x.mask for x in scenes]), classes=scenes[0].classes,
+    train(Scenes(scenes), run, **s["options"], steps=args.steps, flips="h", processes=[x.truth["process"] for x in scenes],
+          maps=np.stack([x.mask for x in scenes]), classes=scenes[0].classes,
           resume=(run / "config.json").exists())
     for q in "AB": cell_path(CELLS, f"checkpoint_{q}", "cpu", 0).unlink(missing_ok=True)  # figures of another model
 model = load(run / "model")
@@ -62,13 +65,19 @@ def row(process):
     "Drawn after layouts that it has not seen, read by the network that measures; looks and copies beside fifteen images of the training."
     wanted, px, net = device(s, process, s["held"], "held"), model.config["pixel_size"], instrument(s, "cpu")
     got = sample(model, len(wanted), steps=s["draw_steps"], process=process, maps=np.stack([x.mask for x in wanted]), progress=False)
-    looks = evaluate(got, stack([x for x in scenes if x.truth["process"] == process][:15]), stack(wanted), data_range=float(np.ptp(stack(wanted))), flips="h", progress=False)["metrics"]
-    return cell("ddpm", f"checkpoint finfet_tem, process {process}", 0, "cpu", "simulated", {k: v for k, v in looks.items() if k in SHOWN} | following(net, px, got, wanted) | following(net, px, stack(wanted), wanted, "instrument/"), s | dict(images=args.images, steps=args.steps))
+    looks = evaluate(got, stack([x for x in scenes if x.truth["process"] == process][:15]), stack(wanted), data_range=float(np.ptp(stack(wanted))),
+                     flips="h", progress=False)["metrics"]
+    return cell("ddpm", f"checkpoint finfet_tem, process {process}", 0, "cpu", "simulated", {k: v for k, v in looks.items() if k in SHOWN}
+                | following(net, px, got, wanted) | following(net, px, stack(wanted), wanted, "instrument/"), s | dict(images=args.images, steps=args.steps))
 
 cells = {q: once(cell_path(CELLS, f"checkpoint_{q}", "cpu", 0), lambda: row(q)) for q in "AB"}
 log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 h, w = model.config["image_size"]
-rows = "\n".join(f"| {k} | " + " | ".join(f"{cells[q]['metrics'][k]:.3g}" if cells[q]["metrics"].get(k) is not None else "" for q in "AB") + " |" for k in SHOWN)
-atomic_write(FOLDER / "README.md", CARD.format(h=h, w=w, px=model.config["pixel_size"][0], n=args.images, steps=args.steps, pixels=args.pixels, minutes=log[-1]["seconds"] / 60, hardware=cells["A"]["hardware"].get("cpu", "a CPU") if isinstance(cells["A"]["hardware"], dict) else cells["A"]["hardware"],
-                                                mb=sum(f.stat().st_size for f in FOLDER.rglob("*.safetensors")) / 1e6, classes=", ".join(model.config["materials"]), drawn=s["held"], rows=rows))
+rows = "\n".join(f"| {k} | " + " | ".join(f"{cells[q]['metrics'][k]:.3g}" if cells[q]["metrics"].get(k) is not None else "" for q in "AB") + " |"
+                 for k in SHOWN)
+atomic_write(FOLDER / "README.md", CARD.format(h=h, w=w, px=model.config["pixel_size"][0], n=args.images, steps=args.steps, pixels=args.pixels,
+                                               minutes=log[-1]["seconds"] / 60, hardware=cells["A"]["hardware"].get("cpu", "a CPU")
+     if isinstance(cells["A"]["hardware"], dict) else cells["A"]["hardware"],
+                                                mb=sum(f.stat().st_size for f in FOLDER.rglob("*.safetensors")) / 1e6,
+                                                classes=", ".join(model.config["materials"]), drawn=s["held"], rows=rows))
 print(rows)

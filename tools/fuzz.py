@@ -29,7 +29,8 @@ from semiml.core import BadInput, CannotSave
 
 SECONDS, MEMORY = 20, 2 << 30  # of processor time for a case, and bytes of memory beyond what the process has at its start
 LARGE, MANY = 2**31 + 7, [1] * 100_000
-NASTY = [None, True, 0, -1, 1, 3, LARGE, -2**63, 10**30, 1e308, -0.5, float("nan"), float("inf"), "", "x", "../../outside", "/etc/hostname", "1e999", "\0", "ä\n\u2028", [], {}, [[]], [None], {"": {}}, MANY]
+NASTY = [None, True, 0, -1, 1, 3, LARGE, -2**63, 10**30, 1e308, -0.5, float("nan"), float("inf"), "", "x", "../../outside", "/etc/hostname", "1e999",
+         "\0", "ä\n\u2028", [], {}, [[]], [None], {"": {}}, MANY]
 
 
 @dataclass
@@ -64,7 +65,8 @@ def spoil_bytes(b: bytes, rng, other: bytes) -> bytes:
     "The bytes, damaged in one way or two."
     a = bytearray(b)
     for _ in range(rng.integers(1, 3)):
-        n = max(len(a), 1); at = int(rng.integers(min(n, 400) if rng.random() < .5 else n)); k = int(min(rng.geometric(.02), n))  # half of the damage in the header
+        n = max(len(a), 1); at = int(rng.integers(min(n, 400) if rng.random() < .5 else n))
+        k = int(min(rng.geometric(.02), n)) # half of the damage in the header
         match rng.choice(["cut", "flip", "zero", "splice", "insert", "double", "numbers"], p=[.2, .3, .1, .1, .1, .05, .15]):
             case "cut": del a[at:]
             case "flip":
@@ -140,11 +142,14 @@ class Slow(BaseException): "Too much processor time"
 
 def watch_for(evil: list, home: Path):
     "What no reader may do is noted in `evil`. Cannot be undone: for a process that ends soon."
-    asked = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect", "socket.getaddrinfo", "pickle.find_class", "os.symlink", "os.link", "os.chmod", "os.remove", "os.rename", "os.mkdir"}
+    asked = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect", "socket.getaddrinfo", "pickle.find_class", "os.symlink",
+             "os.link", "os.chmod", "os.remove", "os.rename", "os.mkdir"}
 
     def hook(event, args):
-        if event == "open" and isinstance(args[0], (str, bytes)) and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT): paths = [args[0]]
-        elif event in ("os.remove", "os.mkdir", "os.chmod", "os.rename"): paths = [a for a in args[:2] if isinstance(a, (str, bytes)) and args[-1] in (-1, None)]  # not those that are named below an open folder
+        if event == "open" and isinstance(args[0], (str, bytes)) and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            paths = [args[0]]
+        elif event in ("os.remove", "os.mkdir", "os.chmod", "os.rename"):
+            paths = [a for a in args[:2] if isinstance(a, (str, bytes)) and args[-1] in (-1, None)] # not those that are named below an open folder
         elif event in asked: evil.append(f"{event} {args[:2]!r}"[:200]); return
         else: return
         for p in map(os.fsdecode, paths):
@@ -178,16 +183,23 @@ def work(targets: list, good: Path, home: Path, seed: int, cases: range, pool: l
     evil = []
     shutil.rmtree(home, ignore_errors=True); shutil.copytree(good, home); tempfile.tempdir = str(home)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if Path("/proc/self/statm").exists() else 8 << 30
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY)); resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 28, 1 << 28)); resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 28, 1 << 28))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     def slow(*_): raise Slow
     signal.signal(signal.SIGVTALRM, slow); watch_for(evil, home)
     with open(results, "a", buffering=1) as f:
         for k in cases:
             rng = np.random.default_rng([seed, k]); every = [(t, f) for t in targets for f in t.files]
-            t = every[k][0] if as_they_are else targets[k % len(targets)]; name = every[k][1] if as_they_are else t.files[rng.integers(len(t.files))]; folder = home/t.name; o = targets[rng.integers(len(targets))]; path, other = folder/name, (good/o.name/o.files[rng.integers(len(o.files))]).read_bytes()
+            t = every[k][0] if as_they_are else targets[k % len(targets)]
+            name = every[k][1] if as_they_are else t.files[rng.integers(len(t.files))]; folder = home/t.name
+            o = targets[rng.integers(len(targets))]
+            path, other = folder/name, (good/o.name/o.files[rng.integers(len(o.files))]).read_bytes()
             b, to = path.read_bytes(), path
-            if t.rename and not as_they_are and rng.random() < .1: to = path.with_suffix(rng.choice([".png", ".tif", ".dm3", ".ser", ".emd", ".bcf", ".jpg", ".txt"])); path.rename(to)
+            if t.rename and not as_they_are and rng.random() < .1:
+                to = path.with_suffix(rng.choice([".png", ".tif", ".dm3", ".ser", ".emd", ".bcf", ".jpg", ".txt"]))
+                path.rename(to)
             if not as_they_are and (to == path or rng.random() < .5): to.write_bytes(spoil(path, b, rng, pool, other))
             if t.repair and rng.random() < .5:
                 with contextlib.suppress(Exception): t.repair(folder)
@@ -219,5 +231,6 @@ def watched(run: Callable[[Path, int], None], results: Path, n: int, patience: f
 
 def fuzz(targets: list, good: Path, work_folder: Path, n: int | None, seed: int = 0) -> list:
     "Run n cases over the targets in turn; None: each file once as it is. A dict a case: case, target, file, end."
-    pool, exact = values(300, seed), n is None; n = sum(len(t.files) for t in targets) if exact else n; results = work_folder/"results.jsonl"; results.unlink(missing_ok=True)
+    pool, exact = values(300, seed), n is None; n = sum(len(t.files) for t in targets) if exact else n
+    results = work_folder/"results.jsonl"; results.unlink(missing_ok=True)
     return watched(lambda path, first: work(targets, good, work_folder/"home", seed, range(first, n), pool, path, exact), results, n)

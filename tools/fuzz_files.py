@@ -44,30 +44,37 @@ def ser(a):
     "A TIA series file with one 8-bit image."
     dim = struct.pack("<IddII", 1, 0., 1., 0, 6) + b"Number" + struct.pack("<I", 0); head = 30 + len(dim)
     body = struct.pack("<ddIddIHII", 0., 2e-9, 0, 0., 2e-9, 0, 1, a.shape[1], a.shape[0]) + a[::-1].tobytes()
-    return struct.pack("<HHHIIIIII", 0x4949, 0x0197, 0x0210, 0x4122, 0x4152, 1, 1, head, 1) + dim + struct.pack("<II", head + 8, head + 8 + len(body)) + body + struct.pack("<HHI", 0x4152, 0, 0)
+    return struct.pack("<HHHIIIIII", 0x4949, 0x0197, 0x0210, 0x4122, 0x4152, 1, 1, head, 1) + dim + struct.pack("<II", head + 8, head + 8
+            + len(body)) + body + struct.pack("<HHI", 0x4152, 0, 0)
 
 
 def image_files(d):
     d.mkdir(parents=True)
-    write(d/"a.png", Micrograph(GRAY, .7)); write(d/"b.png", Micrograph(GRAY * 200., .7)); write(d/"c.tif", Micrograph(GRAY / 7., .7)); write(d/"d.tif", Micrograph(GRAY, (.5, .7), "TEM"))
+    write(d/"a.png", Micrograph(GRAY, .7)); write(d/"b.png", Micrograph(GRAY * 200., .7))
+    write(d/"c.tif", Micrograph(GRAY / 7., .7)); write(d/"d.tif", Micrograph(GRAY, (.5, .7), "TEM"))
     for form in ("bmp", "jpg"): Image.fromarray(GRAY).save(d/f"e_{form}.{form}")
     Image.fromarray(GRAY).save(d/"f.tif", compression="tiff_lzw")
-    for name, kw in dict(zlib=dict(compression="zlib", rowsperstrip=8), tiles=dict(tile=(16, 16)), big=dict(bigtiff=True), be=dict(byteorder=">")).items(): tifffile.imwrite(d/f"g_{name}.tif", GRAY, **kw)
+    for name, kw in dict(zlib=dict(compression="zlib", rowsperstrip=8), tiles=dict(tile=(16, 16)), big=dict(bigtiff=True), be=dict(byteorder=">")).items():
+        tifffile.imwrite(d/f"g_{name}.tif", GRAY, **kw)
     tifffile.imwrite(d/"h_ome.tif", np.stack([GRAY] * 3), ome=True, metadata=dict(axes="ZYX", PhysicalSizeX=.7, PhysicalSizeY=.7))
-    zeiss = "\r\n".join(["", *"0\r\n0\r\n0".split(), "5.8e-09", "AP_PIXEL_SIZE", "Pixel Size = 5.825 nm", "AP_WIDTH", "Width = 5.965 \u00b5m", "AP_ACTUALKV", "EHT =  5.00 kV", "DP_IMAGE_STORE", "Store resolution = 64 * 48", ""])
+    zeiss = "\r\n".join(["", *"0\r\n0\r\n0".split(), "5.8e-09", "AP_PIXEL_SIZE", "Pixel Size = 5.825 nm", "AP_WIDTH", "Width = 5.965 \u00b5m",
+                         "AP_ACTUALKV", "EHT =  5.00 kV", "DP_IMAGE_STORE", "Store resolution = 64 * 48", ""])
     tifffile.imwrite(d/"i_zeiss.tif", GRAY, extratags=[(34118, "s", 0, zeiss.encode("cp1252"), True)])
     ini = "[Beam]\r\nHV=5000\r\nScan=EScan\r\n[EScan]\r\nPixelWidth=1e-9\r\nPixelHeight=1e-9\r\n[Image]\r\nResolutionX=64\r\nResolutionY=40\r\n[PrivateFei]\r\nDatabarHeight=8\r\n"
     tifffile.imwrite(d/"j_fei.tif", GRAY, extratags=[(34682, "s", 0, ini, True)])
     xml = '<Metadata><BinaryResult><PixelSize><X unit="nm">1.5</X><Y unit="nm">1.5</Y></PixelSize></BinaryResult><databarHeight>8</databarHeight></Metadata>'
     tifffile.imwrite(d/"k_xml.tif", GRAY, extratags=[(34683, "s", 0, xml, True)])
-    tifffile.imwrite(d/"l_gatan.tif", GRAY, extratags=[(65003, "s", 0, "nm", True), (65004, "s", 0, "nm", True), (65009, "f", 1, .5, True), (65010, "f", 1, .5, True)])
+    tifffile.imwrite(d/"l_gatan.tif", GRAY, extratags=[(65003, "s", 0, "nm", True), (65004, "s", 0, "nm", True), (65009, "f", 1, .5, True),
+                                                       (65010, "f", 1, .5, True)])
     for n, text in dict(m="[SemImageFile]\r\nDataSize=64x40\r\nPixelSize=0.99\r\nAcceleratingVoltage=1000 Volt\r\nMagnification=50000\r\n",
                         n="$CM_FORMAT 1\r\n$CM_ACCEL_VOLT 5.00\r\n$SM_MICRON_BAR 32\r\n$SM_MICRON_MARKER 100nm\r\n$CM_FULL_SIZE 64 40\r\n").items():
         Image.fromarray(GRAY).save(d/f"{n}.tif"); (d/f"{n}.txt").write_text(text)
     (d/"o.ser").write_bytes(ser(GRAY))
     from rsciio import emd
-    axes = [dict(name=n, size=s, index_in_array=i, scale=.5, offset=0., units="nm", navigate=False, _type="UniformDataAxis") for i, (n, s) in enumerate((("y", 48), ("x", 64)))]
-    emd.file_writer(str(d/"p.emd"), dict(data=GRAY, axes=axes, metadata=dict(General=dict(title="a"), Signal={}), original_metadata={}, attributes={}, package_info={}))
+    axes = [dict(name=n, size=s, index_in_array=i, scale=.5, offset=0., units="nm", navigate=False, _type="UniformDataAxis") for i,
+            (n, s) in enumerate((("y", 48), ("x", 64)))]
+    emd.file_writer(str(d/"p.emd"), dict(data=GRAY, axes=axes, metadata=dict(General=dict(title="a"), Signal={}), original_metadata={}, attributes={},
+                                         package_info={}))
 
 
 def read_image(path, rng):
@@ -79,14 +86,16 @@ def read_image(path, rng):
 
 def mask_files(d):
     d.mkdir(parents=True)
-    write_mask(d/"a.png", MASK, 3); Image.fromarray(MASK).save(d/"b.png"); Image.fromarray(MASK > 1).save(d/"c.png"); Image.fromarray(np.dstack([MASK * 80] * 3)).save(d/"d.png")
+    write_mask(d/"a.png", MASK, 3); Image.fromarray(MASK).save(d/"b.png")
+    Image.fromarray(MASK > 1).save(d/"c.png"); Image.fromarray(np.dstack([MASK * 80] * 3)).save(d/"d.png")
 
 
 def png_repair(d):
     "The checksums of chunks that can still be found, as one would set them who edits the pixels."
     for p in d.glob("*.png"):
         b, at = bytearray(p.read_bytes()), 8
-        while at + 12 <= len(b) and (end := at + 8 + int.from_bytes(b[at:at + 4], "big")) + 4 <= len(b): b[end:end + 4] = zlib.crc32(b[at + 4:end]).to_bytes(4, "big"); at = end + 4
+        while at + 12 <= len(b) and (end := at + 8 + int.from_bytes(b[at:at + 4], "big")) + 4 <= len(b):
+            b[end:end + 4] = zlib.crc32(b[at + 4:end]).to_bytes(4, "big"); at = end + 4
         p.write_bytes(b)
 
 
@@ -117,7 +126,8 @@ def real_files(d, folder: Path):
 # --- folders and settings
 
 def set_files(d):
-    create(d/"set", {f"i{k}": GRAY for k in range(4)}, {f"i{k}": MASK for k in range(4)}, ["a", "b", "c"], .7, {f"i{k}": f"w{k // 2}/l{k}" for k in range(4)}, "A", {f"i{k}": "lines" for k in range(4)})
+    create(d/"set", {f"i{k}": GRAY for k in range(4)}, {f"i{k}": MASK for k in range(4)}, ["a", "b", "c"], .7,
+           {f"i{k}": f"w{k // 2}/l{k}" for k in range(4)}, "A", {f"i{k}": "lines" for k in range(4)})
 
 
 def read_dataset(path, rng):
@@ -130,7 +140,8 @@ def pair_files(d):
     for part in ("low", "high"):
         (d/part).mkdir(parents=True)
         for k in range(4): write(d/part/f"s{k}.png", Micrograph(np.roll(GRAY, k), 2. if part == "low" else .5))
-    (d/"labels.csv").write_text("name,label,device,wafer,site,time,pattern\n" + "".join(f"s{k},{'void' if k % 2 else ''},A,w{k // 2},x{k},2026-03-0{k + 1},lines\n" for k in range(4)))
+    (d/"labels.csv").write_text("name,label,device,wafer,site,time,pattern\n"
+                                + "".join(f"s{k},{'void' if k % 2 else ''},A,w{k // 2},x{k},2026-03-0{k + 1},lines\n" for k in range(4)))
 
 
 def read_pairs(path, rng):
@@ -150,7 +161,8 @@ class Points:
     def __getitem__(self, step): return {"x": torch.full((4, 2), float(step))}
 
 
-RUN = dict(lr=1e-2, warmup=2, precision="no", checkpoint_every=2, log_every=1, progress=False, config=dict(stages=[dict(level=0, size=[4, 4], batch=2, steps=6)], data=dict(root="x")))
+RUN = dict(lr=1e-2, warmup=2, precision="no", checkpoint_every=2, log_every=1, progress=False,
+           config=dict(stages=[dict(level=0, size=[4, 4], batch=2, steps=6)], data=dict(root="x")))
 
 
 def resume(path, rng):
@@ -158,13 +170,15 @@ def resume(path, rng):
     root = next(p for p in path.parents if (p/"checkpoints").exists()); read_log(root); resumed_stages(root)
     for p in checkpoints(root): read_tensors(p)
     net = Line(); fit(net, Points(), 6, root, resume=True, **RUN)
-    assert all(torch.isfinite(p).all() for p in net.parameters()) or path.suffix == ".safetensors"  # a damaged number in a whole file cannot be told from a good one
+    # a damaged number in a whole file cannot be told from a good one
+    assert all(torch.isfinite(p).all() for p in net.parameters()) or path.suffix == ".safetensors"
 
 
 def drift_files(d):
     from semiml.monitor import drift, profile
     d.mkdir(parents=True); rng = np.random.default_rng(1)
-    lot = lambda k, n=4: [np.clip(np.kron(np.tile([60, 160], (1, 6)), np.ones((96, 8))) + rng.normal(0, 12, (96, 96)) + k % 3, 0, 255).round() for _ in range(n)]
+    lot = lambda k, n=4: [np.clip(np.kron(np.tile([60, 160], (1, 6)), np.ones((96, 8))) + rng.normal(0, 12, (96, 96)) + k % 3, 0, 255).round()
+                          for _ in range(n)]
     for where, lots in (("ref", range(6)), ("new", (7,))):
         for k in lots:
             for i, a in enumerate(lot(k)): write(d/where/f"lot{k}"/f"i{i}.png", Micrograph(a, 1.))
@@ -191,7 +205,8 @@ def gate_files(d):
 def gate_repair(d):
     "The record's own checksum, as one would set it who edits the record."
     from semiml.monitor.gate import _sha
-    p = d/"reg"/"holdout.json"; rec = json.loads(p.read_text()); rec["data"] = str((d/"hold").resolve()) if isinstance(rec.get("data"), str) else rec.get("data")
+    p = d/"reg"/"holdout.json"; rec = json.loads(p.read_text())
+    rec["data"] = str((d/"hold").resolve()) if isinstance(rec.get("data"), str) else rec.get("data")
     p.write_text(json.dumps(rec | dict(sha256=_sha({k: v for k, v in rec.items() if k not in ("sha256", "by", "when")}))))
 
 
@@ -204,7 +219,8 @@ def read_gate(path, rng):
 
 def pool_files(d):
     for n in ("a", "b"): write_mask(d/"masks"/f"{n}.png", MASK, 3)
-    (d/"log.jsonl").write_text("".join(json.dumps(dict(image=n, action="accepted", material=0, score=.9, clicks=1, px=30, changed_px=0, iou=1.)) + "\n" for n in ("a", "b")))
+    (d/"log.jsonl").write_text("".join(json.dumps(dict(image=n, action="accepted", material=0, score=.9, clicks=1, px=30, changed_px=0, iou=1.))
+                                       + "\n" for n in ("a", "b")))
     atomic_write(d/"dataset.json", json.dumps(dict(classes=["a", "b", "c"])))
     create(d/"pics", {n: np.roll(GRAY, k) for k, n in enumerate("ab")}); command("gate", "collect", d/"pool", d, "--images", d/"pics", "--by", "x")
     atomic_write(d/"pool"/"state.json", json.dumps(dict(at=1.7e9, lines=1)))
@@ -215,7 +231,8 @@ def read_pool(path, rng):
     command("gate", "due", d/"pool", "--review", d, "--before", d); command("gate", "collect", d/"pool", d, "--images", d/"pics", "--by", "x")
 
 
-def prompt_files(d): atomic_write(d/"prompts.json", json.dumps({"i0": [{"points": [[3, 4], [5, 6]], "labels": [1, 0], "class": 0}, {"box": [1, 2, 30, 40], "class": 1}]}))
+def prompt_files(d):
+    atomic_write(d/"prompts.json", json.dumps({"i0": [{"points": [[3, 4], [5, 6]], "labels": [1, 0], "class": 0}, {"box": [1, 2, 30, 40], "class": 1}]}))
 
 
 def read_prompts(path, rng):
@@ -226,7 +243,8 @@ def read_prompts(path, rng):
 
 def cell_files(d):
     from semiml.reproduce import cell, once
-    for s in range(2): once(d/"table1"/f"SAM_{s}.json", lambda: cell("table1", "SAM", s, "ci", "simulated", {"all/avg": .7 + s, "all/min": .1}, dict(steps=3), 1.))
+    for s in range(2):
+        once(d/"table1"/f"SAM_{s}.json", lambda: cell("table1", "SAM", s, "ci", "simulated", {"all/avg": .7 + s, "all/min": .1}, dict(steps=3), 1.))
     (d/"votes.jsonl").write_text("".join(json.dumps(dict(test="ab", seed=1, of=[4, 4, 3], pair=k, vote="left", expert="x", time=1.)) + "\n" for k in range(3)))
 
 
@@ -250,9 +268,11 @@ def model_files(d):
     torch.manual_seed(0); ddpm = PatchDDPM((32, 32), 2, (0, 255), (1, 1), (8, 16), train_names=["a"]); save(ddpm, d/"ddpm")
     save_net(deeplab(3, "tu-mobilenetv3_small_050", weights=False), d/"segnet", ["a", "b", "c"])
     save_encoder(encoder(TINY), d/"encoder"); x = RNG.integers(0, 255, (8, 2, 16, 16), np.uint8)
-    classify.train(x, np.arange(8) % 2, ["x", "y"], d/"c", encoder(TINY), steps=1, n=4, precision="no", progress=False); (d/"c"/"model").rename(d/"classifier"); shutil.rmtree(d/"c")
+    classify.train(x, np.arange(8) % 2, ["x", "y"], d/"c", encoder(TINY), steps=1, n=4, precision="no", progress=False)
+    (d/"c"/"model").rename(d/"classifier"); shutil.rmtree(d/"c")
     guide.save_classifier(guide.NoisyClassifier({"process": ["A", "B"]}, {}, guide.of_model(ddpm), channels=(8, 16)), d/"guide")
-    export(build("small", image_size=64), d/"sam"/"small.pt"); save_adapter(add_lora(load(d/"sam"/"small.pt", image_size=64), 2, train_prompt=True), d/"adapter")
+    export(build("small", image_size=64), d/"sam"/"small.pt")
+    save_adapter(add_lora(load(d/"sam"/"small.pt", image_size=64), 2, train_prompt=True), d/"adapter")
     torch.save(encoder(TINY).state_dict(), d/"timm.pth")
 
 
@@ -321,7 +341,8 @@ def hostile_archives(d):
         with zipfile.ZipFile(d/f"z{n:02d}.zip", "w", zipfile.ZIP_DEFLATED) as z:
             for name, data in entries:
                 i = zipfile.ZipInfo(name); i.external_attr = how.get("mode", 0) << 16; i.compress_type = zipfile.ZIP_DEFLATED; z.writestr(i, data)
-    for name in ("../evil", "../../evil", "/tmp/evil", "a/../../evil", "..\\evil", "C:evil", "//evil", "a/./../../evil", "evil\0.png", "a\nb"): tar((name, b"x")); zipped((name, b"x"))
+    for name in ("../evil", "../../evil", "/tmp/evil", "a/../../evil", "..\\evil", "C:evil", "//evil", "a/./../../evil", "evil\0.png", "a\nb"):
+        tar((name, b"x")); zipped((name, b"x"))
     for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
         for to in ("/etc", "..", "../../evil", "out"): tar(("out", b"", kind, to), ("out/evil", b"x"))
     for kind in (tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.CONTTYPE): tar(("dev", b"", kind))
@@ -350,7 +371,8 @@ def hostile_models(d):
 
 def shard_files(d):
     from semiml.semssl.shards import write_shards
-    write_shards((dict(name=f"s{k}", low=np.roll(GRAY, k), high=GRAY, label="x" if k % 2 else "", device="A", wafer="w", site=str(k)) for k in range(6)), d/"s", side=16, per_shard=3)
+    write_shards((dict(name=f"s{k}", low=np.roll(GRAY, k), high=GRAY, label="x" if k % 2 else "", device="A", wafer="w", site=str(k))
+                  for k in range(6)), d/"s", side=16, per_shard=3)
 
 
 def read_shards(path, rng):
@@ -368,24 +390,31 @@ EXPECTED = ("holds 3 frames", "holds no image but", "unknown class", "colour or 
 
 def targets(good: Path, real: Path | None = None) -> dict:
     "Make the files in a folder; {experiment: targets}."
-    rel = lambda d, *skip: sorted(str(p.relative_to(d)) for p in d.rglob("*") if p.is_file() and not p.name.startswith(".") and not any(s in str(p) for s in skip))
+    rel = lambda d, *skip: sorted(str(p.relative_to(d)) for p in d.rglob("*") if p.is_file() and not p.name.startswith(".")
+                                  and not any(s in str(p) for s in skip))
     out = {}
 
     def make(group, name, kind, files, call, skip=(), data="simulated", **how):
         files(good/name); out.setdefault(group, []).append(Target(name, kind, call, rel(good/name, *skip), data=data, **how))
     make("images", "images", "image", image_files, read_image, rename=True, repair=png_repair); make("images", "gds", "image", gds_files, read_design)
     make("masks", "masks", "mask", mask_files, read_masks, repair=png_repair)
-    make("settings", "set", "config", lambda d: (set_files(d)), read_dataset, ("images", "masks")); make("settings", "pairs", "config", pair_files, read_pairs, ("low", "high"))
-    def run_files(d): fit(Line(), Points(), 4, d/"run", **RUN); (d/"run"/"config.json").write_text((d/"run"/"config.json").read_text().replace('"steps": 4', '"steps": 6'))
+    make("settings", "set", "config", lambda d: (set_files(d)), read_dataset, ("images", "masks"))
+    make("settings", "pairs", "config", pair_files, read_pairs, ("low", "high"))
+    def run_files(d):
+        fit(Line(), Points(), 4, d/"run", **RUN)
+        (d/"run"/"config.json").write_text((d/"run"/"config.json").read_text().replace('"steps": 4', '"steps": 6'))
     make("settings", "run", "config", run_files, resume); make("settings", "drift", "config", drift_files, read_drift, ("new",))
-    make("settings", "gate", "config", gate_files, read_gate, ("images", "new"), repair=gate_repair); make("settings", "pool", "config", pool_files, read_pool, ("pics", "images", "masks"))
+    make("settings", "gate", "config", gate_files, read_gate, ("images", "new"), repair=gate_repair)
+    make("settings", "pool", "config", pool_files, read_pool, ("pics", "images", "masks"))
     make("settings", "prompts", "config", prompt_files, read_prompts); make("settings", "cells", "config", cell_files, read_results)
     make("checkpoints", "models", "checkpoint", model_files, read_model, repair=lambda d: (adapter_repair(d), guide_repair(d)))
     make("hostile", "hostile_archives", "archive", hostile_archives, read_archive); make("hostile", "hostile_models", "checkpoint", hostile_models, read_model)
     make("archives", "archives", "archive", archive_files, read_archive); make("archives", "shards", "archive", shard_files, read_shards)
     if real:
         make("real images", "real", "image", lambda d: real_files(d, real), read_image, data="real:vendor_formats", rename=True, repair=png_repair)
-        def annot(d): d.mkdir(parents=True); shutil.copyfile(real/"super1"/"train_annot"/"spot3_0d_3_mask.png", d/"a.png"); Image.fromarray(decode_colours(decoded_pixels(d/"a.png"), PUBLIC["super1"]["info"]["palette"], True)).save(d/"b.png")
+        def annot(d):
+            d.mkdir(parents=True); shutil.copyfile(real/"super1"/"train_annot"/"spot3_0d_3_mask.png", d/"a.png")
+            Image.fromarray(decode_colours(decoded_pixels(d/"a.png"), PUBLIC["super1"]["info"]["palette"], True)).save(d/"b.png")
         make("real masks", "real_masks", "mask", annot, read_masks, data="real:super1", repair=png_repair)
     return out
 

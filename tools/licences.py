@@ -57,7 +57,8 @@ def table(settings):
         rows.append(dict(package=md["Name"], version=md["Version"], licence=licence(md) or "unknown",
                          needed_by="semiml" if always else ", ".join(f"[{e}]" for e, o in by.items() if name in o)))
         if not licence(md): wrong.append(f"{name}: its metadata name no licence, look it up and add it to NOTES in tools/licences.py")
-        elif always and COPYLEFT.search(licence(md)): wrong.append(f"{name}: is under {licence(md)}, which no package that is always installed may be: move it to an extra")
+        elif always and COPYLEFT.search(licence(md)):
+            wrong.append(f"{name}: is under {licence(md)}, which no package that is always installed may be: move it to an extra")
     return rows, wrong
 
 

@@ -51,10 +51,12 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as tmp:
         venv = (args.venv or Path(tmp) / "venv").resolve()
         if not (venv / "bin" / "nbdev_test").exists(): environment(venv, args.python)
-        env = dict(os.environ, PYTHONPATH=str(ROOT), SEMIML_SCALE="ci", OMP_NUM_THREADS="1", MPLBACKEND="agg", PATH=f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}")
+        env = dict(os.environ, PYTHONPATH=str(ROOT), SEMIML_SCALE="ci", OMP_NUM_THREADS="1", MPLBACKEND="agg",
+                   PATH=f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}")
         failed = ["import"] * bool(subprocess.run([venv / "bin" / "python", "-c", IMPORT], cwd=tmp, env=env).returncode)
         for name in args.notebooks:
-            run = subprocess.run([venv / "bin" / "nbdev_test", "--path", f"nbs/api/{name}.ipynb", "--n_workers", "0"], cwd=ROOT, env=env, capture_output=True, text=True)
+            run = subprocess.run([venv / "bin" / "nbdev_test", "--path", f"nbs/api/{name}.ipynb", "--n_workers", "0"], cwd=ROOT, env=env,
+                                 capture_output=True, text=True)
             print(f"{name}: {'failed' if run.returncode else 'passed'}", flush=True)
             if run.returncode: failed.append(name); print(run.stdout[-3000:], run.stderr[-3000:])
     print("the lower bounds hold" if not failed else f"these fail at the lower bounds: {', '.join(failed)}")

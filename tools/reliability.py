@@ -60,16 +60,20 @@ class Tiny:
     def __init__(self, root: Path):
         self.root = root; scenes = tem.simulate(6, seed=1, shape=(96, 128), pixel_size_nm=1.); self.ds = tem.save(scenes, root/"tem")
         self.images, self.masks = [self.ds[i].pixels for i in range(6)], [self.ds.mask(i) for i in range(6)]; self.free = self.images[2:]
-        rng = np.random.default_rng(0); self.pairs = rng.integers(0, 255, (24, 2, 32, 32), np.uint8); fuzz_files.pair_files(root/"pairs"); export(build("small", image_size=64), root/"small.pt")
+        rng = np.random.default_rng(0); self.pairs = rng.integers(0, 255, (24, 2, 32, 32), np.uint8)
+        fuzz_files.pair_files(root/"pairs"); export(build("small", image_size=64), root/"small.pt")
         for which in FOUR: self.python(which, root/"warm"/which, False, 1)  # what a first step imports, no forked process has to
 
     def python(self, which: str, out: Path, resume: bool, steps: int | None = None):
         n = len(self.ds.classes)
         match which:
             case "DDPM": patches.train(self.ds, out, scale="ci", steps=steps or 24, flips="h", checkpoint_every=6, resume=resume, **HOW)
-            case "SeSAMI": sesami.train(self.images, self.masks, out, sam=load(self.root/"small.pt", image_size=64), scale="ci", steps=steps or 12, checkpoint_every=3, resume=resume, **HOW)
-            case "semi-supervised": semisup.train(self.images[:2], self.masks[:2], self.free, n, out, scale="ci", steps=steps or 8, side=32, net=deeplab(n, "tu-mobilenetv3_small_050", weights=False, seed=1), checkpoint_every=2, resume=resume, **HOW)
-            case "self-supervised": semssl.pretrain(self.pairs, out, scale="ci", steps=steps or 24, n=8, groups=np.arange(24) // 2, checkpoint_every=6, resume=resume, **HOW)
+            case "SeSAMI": sesami.train(self.images, self.masks, out, sam=load(self.root/"small.pt", image_size=64), scale="ci", steps=steps or 12,
+                                        checkpoint_every=3, resume=resume, **HOW)
+            case "semi-supervised": semisup.train(self.images[:2], self.masks[:2], self.free, n, out, scale="ci", steps=steps or 8, side=32,
+                                                  net=deeplab(n, "tu-mobilenetv3_small_050", weights=False, seed=1), checkpoint_every=2, resume=resume, **HOW)
+            case "self-supervised": semssl.pretrain(self.pairs, out, scale="ci", steps=steps or 24, n=8, groups=np.arange(24) // 2,
+                                                    checkpoint_every=6, resume=resume, **HOW)
 
     def command(self, which: str, out: Path, resume: bool, data=None) -> int:
         for module in (patches, sesami, semisup, semssl): module.fit = often
@@ -137,7 +141,8 @@ def kill(tiny: Tiny, which: str, n: int, seed: int, work: Path) -> dict:
     run, log = partial(tiny.python, which), work/"log"; whole = work/"whole"
     c = Child(lambda: run(whole, False), log)
     if c.end(): raise SystemExit(f"{which}: the unbroken run failed\n{c.said}")
-    want, total, steps = outcome(whole), c.seconds, len(read_log(whole)); rng = np.random.default_rng([seed, FOUR.index(which)]); killed, trials, lost = [], 0, []
+    want, total, steps = outcome(whole), c.seconds, len(read_log(whole))
+    rng = np.random.default_rng([seed, FOUR.index(which)]); killed, trials, lost = [], 0, []
     while len(killed) < n:
         out, trials, deaths = work/f"run{trials}", trials + 1, []
         for _ in range(1 + (rng.random() < .3)):  # some die again while they go on
@@ -149,14 +154,17 @@ def kill(tiny: Tiny, which: str, n: int, seed: int, work: Path) -> dict:
                 if end is None: end = c.wait(time.monotonic() - c.t0 + wait)
             if end is None:
                 os.kill(c.pid, signal.SIGKILL); end = c.wait(1e9)
-                if end == -signal.SIGKILL: deaths.append(dict(run=trials, after_s=round(c.seconds, 3), steps=len(read_log(out)) if out.exists() else 0, checkpoints=len(checkpoints(out)), model=(out/"model").exists()))
+                if end == -signal.SIGKILL:
+                    deaths.append(dict(run=trials, after_s=round(c.seconds, 3), steps=len(read_log(out)) if out.exists() else 0,
+                                       checkpoints=len(checkpoints(out)), model=(out/"model").exists()))
             if end == 0: break
             if end not in (0, -signal.SIGKILL): lost.append(f"run {trials}: exit code {end}: {c.said[-300:]}"); break
         got, said = finish(run, out, log)
         if deaths and got != want: lost.append(f"run {trials}: {'another result' if got else said}")
         left = [str(p.relative_to(out)) for p in out.rglob("*.tmp")] + [p.name for p in work.glob(f"{out.name}/.*") if p.is_dir()]
         killed += [d | dict(litter=len(left)) for d in deaths]; shutil.rmtree(out)
-    return dict(metrics=dict(tried=len(killed), survived=len(killed) - len(lost), lost=len(lost)), kills=killed, lost=lost, config=dict(kills=n, steps=steps, seconds=round(total, 2)))
+    return dict(metrics=dict(tried=len(killed), survived=len(killed) - len(lost), lost=len(lost)), kills=killed, lost=lost,
+                config=dict(kills=n, steps=steps, seconds=round(total, 2)))
 
 
 # --- faults on the command line
@@ -197,7 +205,8 @@ def two_at_once(tiny, which, rng, work, want, total):
         c = Child(lambda: run(out, False), log/"log")
         if c.wait(total * rng.uniform(.4, .9)) is None: os.kill(c.pid, signal.SIGKILL); c.wait(1e9)
     resume = can_resume(out); both = [Child(lambda: run(out, resume), log/f"log{k}") for k in (1, 2)]; codes = [c.end() for c in both]
-    ok = sorted(codes) == [0, 2] and both[codes.index(2)].one_sentence() if 2 in codes else codes == [0, 0] and resume  # the second may come when the first is done
+    # the second may come when the first is done
+    ok = sorted(codes) == [0, 2] and both[codes.index(2)].one_sentence() if 2 in codes else codes == [0, 0] and resume
     return (f"exit codes {codes}: {both[0].said[-200:]} | {both[1].said[-200:]}" if not ok else None), finish(run, out, log/"log3"), 2
 
 
@@ -221,9 +230,12 @@ def too_large(tiny, which, rng, work, want, total):
             with tifffile.TiffFile(new) as t: tags = [t.pages[0].tags[c] for c in (256, 257)]
             for tag in tags: b[tag.offset:tag.offset + 12] = np.array([tag.code, 4], "<u2").tobytes() + np.array([1, 10 ** 9], "<u4").tobytes()
         new.write_bytes(b)
-    def little(): n = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (100 << 20); resource.setrlimit(resource.RLIMIT_AS, (n, n))
+    def little():
+        n = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (100 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (n, n))
     c = Child(lambda: tiny.command(which, out, False, data), work/"log", little); code = c.end()
-    return (f"image {k}: exit code {code}: {c.said[-300:]}" if not (code == 2 and c.one_sentence("memory" if k == 2 else "too large")) or can_resume(out) else None), (want, ""), code
+    return (f"image {k}: exit code {code}: {c.said[-300:]}" if not (code == 2 and c.one_sentence("memory" if k == 2 else "too large"))
+            or can_resume(out) else None), (want, ""), code
 
 
 FAULTS = {"disk full": disk_full, "read-only folder": read_only, "two at once": two_at_once, "Ctrl-C": ctrl_c, "image larger than the memory": too_large}
@@ -242,7 +254,8 @@ def faults(tiny: Tiny, which: str, n: int, seed: int, work: Path) -> dict:
             if wrong: lost.append(wrong)
             elif got != want: lost.append(f"exit code {code}, then {'another result' if got else said}")
             shutil.rmtree(at.parent)
-        metrics |= {f"{name}/tried": n, f"{name}/survived": n - len(lost), f"{name}/lost": len(lost)}; out[name] = dict(codes=dict(Counter(map(str, codes))), lost=lost)
+        metrics |= {f"{name}/tried": n, f"{name}/survived": n - len(lost), f"{name}/lost": len(lost)}
+        out[name] = dict(codes=dict(Counter(map(str, codes))), lost=lost)
     total = {k: sum(v for m, v in metrics.items() if m.endswith(f"/{k}")) for k in ("tried", "survived", "lost")}
     return dict(metrics=total | metrics, faults=out, config=dict(each=n, seconds=round(c.seconds, 2)))
 
@@ -254,14 +267,22 @@ SHARES = {"images": .2, "masks": .1, "settings": .25, "checkpoints": .12, "archi
 
 def broken(group: list, good: Path, n: int | None, seed: int, work: Path) -> dict:
     "Cases over the targets of a group, None: each file as it is."
-    ends = fuzz.fuzz(group, good, work, n, seed); lost = [e for e in ends if e["end"] not in ("result", "refused")]; by = Counter((e["target"], e["end"] if e["end"] in ("result", "refused") else "lost") for e in ends)
-    return dict(metrics=dict(tried=len(ends), survived=len(ends) - len(lost), lost=len(lost), results=sum(e["end"] == "result" for e in ends), refused=sum(e["end"] == "refused" for e in ends)), lost=lost[:50],
-                targets={t.name: {k: by[t.name, k] for k in ("result", "refused", "lost")} for t in group}, config=dict(cases=len(ends), files=sum(len(t.files) for t in group)))
+    ends = fuzz.fuzz(group, good, work, n, seed)
+    lost = [e for e in ends if e["end"] not in ("result", "refused")]
+    by = Counter((e["target"], e["end"] if e["end"] in ("result", "refused") else "lost") for e in ends)
+    return dict(metrics=dict(tried=len(ends), survived=len(ends) - len(lost), lost=len(lost), results=sum(e["end"] == "result" for e in ends),
+                             refused=sum(e["end"] == "refused" for e in ends)), lost=lost[:50],
+                targets={t.name: {k: by[t.name, k] for k in ("result", "refused", "lost")} for t in group},
+                config=dict(cases=len(ends), files=sum(len(t.files) for t in group)))
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__.split("\n")[0]); p.add_argument("--out", default="nbs/results/reliability", type=Path); p.add_argument("--kills", type=int, default=20)
-    p.add_argument("--faults", type=int, default=5, help="of each kind and training"); p.add_argument("--fuzz", type=int, default=6000); p.add_argument("--seed", type=int, default=0); p.add_argument("--only", default="", help="experiments with this word")
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("--out", default="nbs/results/reliability", type=Path)
+    p.add_argument("--kills", type=int, default=20)
+    p.add_argument("--faults", type=int, default=5, help="of each kind and training")
+    p.add_argument("--fuzz", type=int, default=6000); p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--only", default="", help="experiments with this word")
     a = p.parse_args(); args = dict(seed=a.seed, scale="ci")
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp); tmp.chmod(0o755); made = {}
@@ -269,7 +290,8 @@ def main():
         def experiment(row, data, make):
             if a.only not in row: return
             def run():
-                work = tmp/"work"; work.mkdir(); work.chmod(0o755); r = make(work); shutil.rmtree(work); m = r.pop("metrics"); return cell("reliability", row, a.seed, "ci", data, m, r.pop("config"), **r)
+                work = tmp/"work"; work.mkdir(); work.chmod(0o755); r = make(work); shutil.rmtree(work); m = r.pop("metrics")
+                return cell("reliability", row, a.seed, "ci", data, m, r.pop("config"), **r)
             c = once(cell_path(a.out, row, "ci", a.seed), run); m = c["metrics"]
             print(f"{row:36} {m['tried']:6.0f} tried {m['survived']:6.0f} survived {m['lost']:4.0f} lost   {c['seconds']:.0f} s", flush=True)
 
@@ -287,7 +309,9 @@ def main():
         for w in FOUR: experiment(f"faults {w}", "simulated", lambda work: faults(tiny(), w, a.faults, a.seed, work))
         experiment("fuzz hostile", "simulated", lambda work: broken(files()["hostile"], tmp/"good", None, a.seed, work))
         for g, share in SHARES.items():
-            if not g.startswith("real") or os.environ.get("SEMIML_DATA"): experiment(f"fuzz {g}", "real:super1" if g == "real masks" else "real:vendor_formats" if g == "real images" else "simulated", lambda work: broken(files()[g], tmp/"good", round(a.fuzz * share), a.seed, work))
+            if not g.startswith("real") or os.environ.get("SEMIML_DATA"):
+                experiment(f"fuzz {g}", "real:super1" if g == "real masks" else "real:vendor_formats" if g == "real images" else "simulated",
+                           lambda work: broken(files()[g], tmp/"good", round(a.fuzz * share), a.seed, work))
 
 
 if __name__ == "__main__": main()

@@ -17,7 +17,8 @@ for name in sys.argv[1:]:
     client = NotebookClient(nb, timeout=limit, kernel_name="python3", resources={"metadata": {"path": str(path.parent or ".")}})
     try: client.execute()
     except Exception:
-        nbformat.write(nb, path.with_name(f"_{path.stem}.failed.ipynb"))  # an hour's outputs are worth keeping; with _ nbdev passes over it; the notebook itself stays as it was
+        # an hour's outputs are worth keeping; with _ nbdev passes over it; the notebook itself stays as it was
+        nbformat.write(nb, path.with_name(f"_{path.stem}.failed.ipynb"))
         raise
     nb.metadata.pop("widgets", None)
     for cell in nb.cells: cell.metadata.pop("execution", None)

@@ -37,7 +37,8 @@ if not site_failed: env["SEMIML_SITE"] = str(ROOT / "_docs")
 
 with tempfile.TemporaryDirectory() as tmp:
     xml = Path(tmp) / "pytest.xml"
-    tests_failed = subprocess.run([sys.executable, "-m", "pytest", "tests", "-n", "2", "--dist", "loadfile", "--durations", "8", "--junitxml", xml], cwd=ROOT, env=env).returncode != 0
+    tests_failed = subprocess.run([sys.executable, "-m", "pytest", "tests", "-n", "2", "--dist", "loadfile", "--durations", "8", "--junitxml", xml],
+                                  cwd=ROOT, env=env).returncode != 0
     n = {k: int(v) for k, v in ET.parse(xml).getroot().find("testsuite").attrib.items() if v.isdigit()} if xml.exists() else {}
 
 bad = n.get("failures", 0) + n.get("errors", 0)

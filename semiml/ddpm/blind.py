@@ -45,7 +45,8 @@ def read_votes(
     for i, line in enumerate(path.read_bytes().splitlines() if path.exists() else [], 1):
         if not line.strip(): continue
         try:
-            v = parse_json(line, dict(test=str, seed=int, of=[int], expert=str, pair=int, vote=str)); key = v["test"], v["seed"], tuple(v["of"]), v["expert"], v["pair"]
+            v = parse_json(line, dict(test=str, seed=int, of=[int], expert=str, pair=int, vote=str))
+            key = v["test"], v["seed"], tuple(v["of"]), v["expert"], v["pair"]
             if v["vote"] not in (*CHOICES, "undone") or len(v["of"]) != 3 or not 0 <= v["pair"] < v["of"][2] or max(v["of"]) > 10**5: raise ValueError
         except (ValueError, KeyError, TypeError, IndexError): damaged.append((i, line.decode(errors="replace"))); continue
         votes = [o for o in votes if (o["test"], o["seed"], tuple(o["of"]), o["expert"], o["pair"]) != key] # taken back, or voted again
@@ -80,18 +81,21 @@ class Blind:
         self.sets = []
         for name, x in (("real", real), ("generated", generated)):
             shapes = {np.shape(i) for i in x}
-            if len(shapes) > 1 or any(len(s) != 2 for s in shapes): raise BadInput(f"the {name} images have the shapes {sorted(shapes)}: give gray images (H, W) of one size")
+            if len(shapes) > 1 or any(len(s) != 2 for s in shapes):
+                raise BadInput(f"the {name} images have the shapes {sorted(shapes)}: give gray images (H, W) of one size")
             self.sets.append(np.asarray([np.asarray(i, np.float32) for i in x]))
             if not np.isfinite(self.sets[-1]).all(): raise BadInput(f"the {name} images contain NaN or infinite pixels: repair or leave out those images")
         real, generated = self.sets; self.plan = plan(len(real), len(generated), seed, n_pairs)
-        if real.shape[1:] != generated.shape[1:]: raise BadInput(f"real images are {real.shape[1:]} and generated ones {generated.shape[1:]} px: the size would give them away, crop them alike")
+        if real.shape[1:] != generated.shape[1:]:
+            raise BadInput(f"real images are {real.shape[1:]} and generated ones {generated.shape[1:]} px: the size would give them away, crop them alike")
         if not str(expert).strip(): raise BadInput("the expert has no name: give one, so that votes can be told apart")
         self.out, self.expert, self.note = Path(out), str(expert).strip(), ""
         self.key = dict(test=fingerprint(real, generated), seed=int(seed), of=[len(real), len(generated), len(self.plan)])
         self.lo, self.hi = np.percentile(np.concatenate([real.ravel()[::7], generated.ravel()[::7]]), (.1, 99.9)) # one gray scale for all
         votes, self.damaged = read_votes(self.out)
         other = next((v for v in votes if any(v[k] != self.key[k] for k in self.key)), None)
-        if other: raise BadInput(f"{self.out}: holds votes of another test (" + ("other images" if other["test"] != self.key["test"] else f"seed {other['seed']}, {other['of'][2]} pairs")
+        if other: raise BadInput(f"{self.out}: holds votes of another test (" + ("other images" if other["test"] != self.key["test"]
+            else f"seed {other['seed']}, {other['of'][2]} pairs")
                                  + "), give the same images, seed and number of pairs, or another file")
         self.votes = [v for v in votes if v["expert"] == self.expert]
 
@@ -132,7 +136,8 @@ class Blind:
     def answers(self)->list: # of dict(pair, vote, real, right (None where the vote was "cannot tell"))
         "Which was which. Raises `BadInput` before the last vote."
         if self.pair is not None: raise BadInput(f"{len(self.votes)} of {len(self.plan)} pairs are voted: the answers come when all are")
-        return [dict(pair=v["pair"], vote=v["vote"], real=self.plan[v["pair"]][2], right=None if v["vote"] == CHOICES[2] else v["vote"] == self.plan[v["pair"]][2]) for v in self.votes]
+        return [dict(pair=v["pair"], vote=v["vote"], real=self.plan[v["pair"]][2], right=None if v["vote"] == CHOICES[2]
+                     else v["vote"] == self.plan[v["pair"]][2]) for v in self.votes]
 
 # %% ../../nbs/api/58_ddpm_blind.ipynb #bl-winf
 def blind_test(

@@ -24,9 +24,11 @@ def guided(
     grad:torch.Tensor # (N, 1, h, w): d log p(y|x)/dx, times the scale
 )->torch.Tensor: # v, for any diffusers scheduler
     "Classifier guidance (Dhariwal & Nichol 2021) in v: eps = sqrt(abar) v + sqrt(1-abar) x, eps - sqrt(1-abar) grad, and back, where x cancels. Raises `BadInput`."
-    if not v.shape == x.shape == grad.shape: raise BadInput(f"v {tuple(v.shape)}, x {tuple(x.shape)} and the gradient {tuple(grad.shape)} differ in shape; give all three for the same images")
+    if not v.shape == x.shape == grad.shape:
+        raise BadInput(f"v {tuple(v.shape)}, x {tuple(x.shape)} and the gradient {tuple(grad.shape)} differ in shape; give all three for the same images")
     abar = torch.as_tensor(abar, dtype=v.dtype, device=v.device).reshape(-1, 1, 1, 1)
-    if not ((abar > 0) & (abar <= 1)).all(): raise BadInput(f"abar={abar.flatten().tolist()[:3]}: guidance needs signal in x (above 0, at most 1); start one step later")
+    if not ((abar > 0) & (abar <= 1)).all():
+        raise BadInput(f"abar={abar.flatten().tolist()[:3]}: guidance needs signal in x (above 0, at most 1); start one step later")
     return v - ((1 - abar)/abar).sqrt()*grad
 
 # %% ../../nbs/api/55_ddpm_guide.ipynb #b64c0592
@@ -61,11 +63,14 @@ class NoisyClassifier(nn.Module):
         channels=(16, 32, 64), low:bool=True # a stage each, of half the resolution of the one before; whether the coarser level is looked at
     ):
         super().__init__()
-        self.config:dict = dict(format="semiml NoisyClassifier 1", classes=classes, targets=targets, of=of, mean=float(mean), sd=float(sd), channels=list(channels), low=low)
+        self.config:dict = dict(format="semiml NoisyClassifier 1", classes=classes, targets=targets, of=of, mean=float(mean), sd=float(sd),
+                                channels=list(channels), low=low)
         self.scheduler = DDPMScheduler(**of["schedule"])
         self.register_buffer("abar", self.scheduler.alphas_cumprod.clone(), persistent=False)
-        emb = 4*channels[0]; self.time, self.time_mlp, self.level = Timesteps(channels[0], True, 0), TimestepEmbedding(channels[0], emb), nn.Embedding(of["levels"], emb)
-        self.first, self.blocks = nn.Conv2d(1 + low, channels[0], 3, padding=1), nn.ModuleList(_Block(i, o, emb) for i, o in zip([channels[0], *channels], channels))
+        emb = 4*channels[0]
+        self.time, self.time_mlp, self.level = Timesteps(channels[0], True, 0), TimestepEmbedding(channels[0], emb), nn.Embedding(of["levels"], emb)
+        self.first, self.blocks = nn.Conv2d(1 + low, channels[0], 3, padding=1), nn.ModuleList(_Block(i, o, emb) for i,
+                o in zip([channels[0], *channels], channels))
         self.mix = nn.Sequential(nn.Linear(2*channels[-1] + emb, emb), nn.SiLU())
         self.heads = nn.ModuleList(nn.Linear(emb, len(c)) for c in classes.values()).extend(nn.Linear(emb, 2) for _ in targets)
 
@@ -96,7 +101,8 @@ class NoisyClassifier(nn.Module):
 # %% ../../nbs/api/55_ddpm_guide.ipynb #ba23d069
 def of_model(model:PatchDDPM)->dict: # what a classifier has to know of it, and what has to agree
     "Levels, pixels, gray range and noise schedule of the model that a classifier is for."
-    schedule = {k: model.scheduler.config[k] for k in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")}
+    schedule = {k: model.scheduler.config[k] for k in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
+                                                       "rescale_betas_zero_snr")}
     return {k: model.config[k] for k in ("levels", "image_size", "pixel_size", "intensity", "low_noise")} | dict(schedule=schedule)
 
 def encode(config:dict, labels:dict|None, targets:dict|None, n:int)->dict: # {name: (n,) int64 class numbers, or float32 values in training sd}
@@ -104,11 +110,13 @@ def encode(config:dict, labels:dict|None, targets:dict|None, n:int)->dict: # {na
     out = {}
     for kind, given in (("classes", labels), ("targets", targets)):
         for k, v in (given or {}).items():
-            if k not in config[kind]: raise BadInput(f"{k!r} is none of this classifier's {kind} ({', '.join(config[kind]) or 'it has none'}); choose one of them")
+            if k not in config[kind]:
+                raise BadInput(f"{k!r} is none of this classifier's {kind} ({', '.join(config[kind]) or 'it has none'}); choose one of them")
             if len(v) != n: raise BadInput(f"{k}: {len(v)} values for {n} images; give one for each, None or NaN where it is not known")
             if kind == "classes":
                 names = config["classes"][k]
-                if bad := [c for c in v if c is not None and c not in names]: raise BadInput(f"{k}: {bad[0]!r} is not a class; choose one of {', '.join(names)}")
+                if bad := [c for c in v if c is not None and c not in names]:
+                    raise BadInput(f"{k}: {bad[0]!r} is not a class; choose one of {', '.join(names)}")
                 out[k] = torch.tensor([-1 if c is None else names.index(c) for c in v])
             elif np.isinf(v := np.asarray(v, float)).any(): raise BadInput(f"{k}: is infinite for an image; give a number, or NaN where it is not known")
             else: out[k] = torch.tensor((v - config["targets"][k]["mean"])/config["targets"][k]["std"], dtype=torch.float32)
@@ -118,8 +126,10 @@ def to_levels(of:dict, images)->list[tuple]: # [(x, low)] of each level, coarses
     "Images (N, H, W) in gray units as the levels of the cascade of a model, `of` as `of_model` gives it. Raises `BadInput` (size, NaN, gray range)."
     images, (lo, hi), size = torch.as_tensor(np.asarray(images, np.float32)), of["intensity"], of["image_size"]
     if images.ndim != 3 or not len(images): raise BadInput(f"images of shape {tuple(images.shape)}: give at least one, as (N, H, W)")
-    if bad := [i for i, im in enumerate(images) if not im.isfinite().all()]: raise BadInput(f"image {bad[0]} holds values that are not numbers (NaN or infinite); repair it or leave it out")
-    if list(images.shape[1:]) != size: raise BadInput(f"images of {images.shape[1]} x {images.shape[2]} pixels, but the model's are {size[0]} x {size[1]}; resize them with `prepare`")
+    if bad := [i for i, im in enumerate(images) if not im.isfinite().all()]:
+        raise BadInput(f"image {bad[0]} holds values that are not numbers (NaN or infinite); repair it or leave it out")
+    if list(images.shape[1:]) != size:
+        raise BadInput(f"images of {images.shape[1]} x {images.shape[2]} pixels, but the model's are {size[0]} x {size[1]}; resize them with `prepare`")
     if images.max() - images.min() < .05*(hi - lo) or images.min() < 2*lo - hi or images.max() > 2*hi - lo:
         raise BadInput(f"images of {images.min():g} to {images.max():g} gray units, but the model's are {lo:g} to {hi:g}; give them in the model's gray units")
     levels = pyramid(((images - lo)/(hi - lo)*2 - 1)[:, None], of["levels"])
@@ -129,27 +139,32 @@ def to_levels(of:dict, images)->list[tuple]: # [(x, low)] of each level, coarses
 def check_fits(classifier:NoisyClassifier, model:PatchDDPM):
     "Raises `BadInput` unless the classifier was trained for models such as `model`: levels, noise schedule, gray range, pixels."
     for k, theirs in of_model(model).items():
-        if (ours := classifier.config["of"][k]) != theirs: raise BadInput(f"the classifier was trained for {k}={ours}, the model has {theirs}; train one for this model")
+        if (ours := classifier.config["of"][k]) != theirs:
+            raise BadInput(f"the classifier was trained for {k}={ours}, the model has {theirs}; train one for this model")
 
 def save_classifier(classifier:NoisyClassifier, folder:str|Path):
     "Write `classifier.safetensors` and `classifier.json`, each atomically; the weights carry the settings too, so that halves of two runs are found out. Raises `CannotSave`."
     text = json.dumps(classifier.config, indent=1)
-    atomic_write(Path(folder)/"classifier.safetensors", to_safetensors({k: v.detach().cpu().contiguous() for k, v in classifier.state_dict().items()}, metadata={"config": text}))
+    atomic_write(Path(folder)/"classifier.safetensors", to_safetensors({k: v.detach().cpu().contiguous() for k, v in classifier.state_dict().items()},
+                                                                       metadata={"config": text}))
     atomic_write(Path(folder)/"classifier.json", text)
 
 def load_classifier(folder:str|Path, model:PatchDDPM|None)->NoisyClassifier: # the model to be guided; None to look at the classifier by itself
     "Read what `save_classifier` wrote, to `folder` or to `folder/classifier`. Raises `BadInput`: missing, cut short, damaged, or trained for another kind of model."
     folder = Path(folder)/"classifier" if (Path(folder)/"classifier").is_dir() else Path(folder)
-    if not (path := folder/"classifier.json").is_file(): raise BadInput(f"{folder}: holds no finished classifier (no classifier.json); train one, or resume its training")
+    if not (path := folder/"classifier.json").is_file():
+        raise BadInput(f"{folder}: holds no finished classifier (no classifier.json); train one, or resume its training")
     config, text = read_json(path, {}, "restore it or train again"), path.read_text()
     if config.pop("format", None) != "semiml NoisyClassifier 1": raise BadInput(f"{path}: is not a semiml classifier's; give the folder of a classifier's run")
     tensors, meta = read_tensors(folder/"classifier.safetensors")
     if meta.get("config") != text: raise BadInput(f"{folder}: classifier.json and classifier.safetensors are not of one run; give the folder of one run")
-    plausible = looks_like(config, dict(channels=[int], of=dict(levels=int, schedule=dict(num_train_timesteps=int)))) and "first.weight" in tensors # beforehand: a damaged description shall not ask for more memory and time than there is
+    # beforehand: a damaged description shall not ask for more memory and time than there is
+    plausible = looks_like(config, dict(channels=[int], of=dict(levels=int, schedule=dict(num_train_timesteps=int)))) and "first.weight" in tensors
     if not plausible or config["channels"][:1] != [len(tensors["first.weight"])] or len(config["channels"]) > 16 or not 1 <= config["of"]["levels"] <= 16 or not 1 <= config["of"]["schedule"]["num_train_timesteps"] <= 100_000:
         raise BadInput(f"{path}: settings and weights do not belong together; train again")
     try: (classifier := NoisyClassifier(**config)).load_state_dict(tensors)
-    except (TypeError, KeyError, RuntimeError, ValueError, AttributeError, IndexError, AssertionError, ArithmeticError) as e: raise BadInput(f"{path}: settings and weights do not belong together ({' '.join(str(e).split())[:200]}); train again") from None
+    except (TypeError, KeyError, RuntimeError, ValueError, AttributeError, IndexError, AssertionError, ArithmeticError) as e:
+        raise BadInput(f"{path}: settings and weights do not belong together ({' '.join(str(e).split())[:200]}); train again") from None
     if model is not None: check_fits(classifier, model)
     return classifier.eval()
 
@@ -184,7 +199,8 @@ def train_classifier(
     if not (labels or targets): raise BadInput("neither labels nor targets: name at least one thing that guidance should ask for")
     if both := set(labels or {}) & set(targets or {}): raise BadInput(f"{min(both)!r} is a class and a target; give two names")
     classes, stats = {k: sorted({c for c in v if c is not None}) for k, v in (labels or {}).items()}, {}
-    if few := [(k, v) for k, v in classes.items() if len(v) < 2]: raise BadInput(f"{few[0][0]}: one class only, or none ({few[0][1]}); give images of at least two")
+    if few := [(k, v) for k, v in classes.items() if len(v) < 2]:
+        raise BadInput(f"{few[0][0]}: one class only, or none ({few[0][1]}); give images of at least two")
     for k, v in (targets or {}).items():
         v = np.array([y for y in v if np.isfinite(y)], float)
         if len(v) < 2 or v.std() <= 1e-6*np.abs(v).max(): raise BadInput(f"{k}: {len(v)} known values without any spread; give images of several values")
@@ -192,7 +208,8 @@ def train_classifier(
     levels = to_levels(of := of_model(model), images); x = levels[-1][0]; torch.manual_seed(seed_for(seed, "classifier weights"))
     classifier = NoisyClassifier(classes, stats, of, x.mean(), x.std(), channels, low)
     batches = LabelledBatches(levels, encode(classifier.config, labels, targets, len(x)), batch, model.config["flips"], seed, crop)
-    fit(classifier, batches, steps, out, seed=seed, resume=resume, progress=progress, config=dict(method="ddpm classifier", batch=batch, crop=crop, classifier=classifier.config), **fit_options)
+    fit(classifier, batches, steps, out, seed=seed, resume=resume, progress=progress,
+        config=dict(method="ddpm classifier", batch=batch, crop=crop, classifier=classifier.config), **fit_options)
     save_classifier(classifier, Path(out)/"classifier")
     return classifier
 
@@ -217,7 +234,9 @@ def accuracy(
                 ok = (y >= 0) if k in c["classes"] else ~y.isnan(); o, y = torch.cat([p[k] for p in parts]).cpu()[ok], y[ok]
                 if not len(y): raise BadInput(f"{k}: not known for any image; give the truth of at least one")
                 if k in c["classes"]: row = dict(accuracy=float((o.argmax(1) == y).float().mean()), chance=float(y.bincount().max()/len(y)))
-                else: e, s, u = y - o[:, 0], (o[:, 1]/2).exp(), c["targets"][k]["std"]; row = dict(rmse=rms(e)*u, spread=rms(y - y.mean())*u, sd=rms(s)*u, z=rms(e/s))
+                else:
+                    e, s, u = y - o[:, 0], (o[:, 1]/2).exp(), c["targets"][k]["std"]
+                    row = dict(rmse=rms(e)*u, spread=rms(y - y.mean())*u, sd=rms(s)*u, z=rms(e/s))
                 rows.append(dict(level=level, t=int(t), name=k, n=len(y)) | row)
     return rows
 
@@ -226,13 +245,16 @@ def wishes(config:dict, target:dict)->tuple[dict, int]: # as `encode` gives them
     "A target as the classifier of this `config` understands it. Raises `BadInput` (unknown name or class, beyond the trained range)."
     if not target: raise BadInput("no target: name at least one class or value to ask for")
     lists = {k: list(v) if isinstance(v, (list, tuple, np.ndarray)) else [v] for k, v in target.items()}; n = max(map(len, lists.values()))
-    if any(len(v) not in (1, n) for v in lists.values()) or not n: raise BadInput(f"targets for {', '.join(str(len(v)) for v in lists.values())} images: give one for all, or one for each")
+    if any(len(v) not in (1, n) for v in lists.values()) or not n:
+        raise BadInput(f"targets for {', '.join(str(len(v)) for v in lists.values())} images: give one for all, or one for each")
     for k, vs in lists.items():
         if k in config["targets"]:
             r = config["targets"][k]
             for v in vs:
-                if not isinstance(v, (int, float, np.number)) or not r["min"] <= v <= r["max"]: raise BadInput(f"{k}={v}: the classifier has seen {r['min']:.4g} to {r['max']:.4g}; ask within")
-        elif k not in config["classes"]: raise BadInput(f"{k!r} is not known to this classifier; it knows {', '.join([*config['classes'], *config['targets']])}")
+                if not isinstance(v, (int, float, np.number)) or not r["min"] <= v <= r["max"]:
+                    raise BadInput(f"{k}={v}: the classifier has seen {r['min']:.4g} to {r['max']:.4g}; ask within")
+        elif k not in config["classes"]:
+            raise BadInput(f"{k!r} is not known to this classifier; it knows {', '.join([*config['classes'], *config['targets']])}")
         elif None in vs: raise BadInput(f"{k}=None: ask for one of {', '.join(config['classes'][k])}")
     one = lambda kind: {k: v*(n//len(v)) for k, v in lists.items() if k in config[kind]}
     return encode(config, one("classes"), one("targets"), n), n
@@ -249,7 +271,8 @@ def guidance(
         if level.max() >= levels: raise BadInput(f"level {int(level.max())}: this classifier was trained for {levels} levels; train one for this model")
         abar = torch.as_tensor(abar, dtype=x.dtype, device=x.device).expand(len(x))
         above, below = (classifier.abar[(t + d).clamp(0, last)]*f for d, f in ((-1, 1.001), (1, .999))) # some schedulers step between the times
-        if ((abar > above) | (abar < below)).any(): raise BadInput(f"abar={float(abar[0]):.3g} at t={int(t[0])}: the classifier has another noise schedule; train one for this model")
+        if ((abar > above) | (abar < below)).any():
+            raise BadInput(f"abar={float(abar[0]):.3g} at t={int(t[0])}: the classifier has another noise schedule; train one for this model")
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
             out = classifier(x_ := x.detach().clone().requires_grad_(), t.clone(), level.clone(), None if low is None else low.clone(), abar.clone())
             logp = log_prob(out, {k: v[[0]*len(x) if n == 1 else list(which or range(n))].to(x.device) for k, v in wanted.items()})

@@ -36,7 +36,8 @@ def inpaint(
     "RePaint (Lugmayr et al. 2022) through the levels of the model. Costs about `resamples` times what `sample` does. Raises `BadInput`."
     images, hole = np.asarray(images, np.float32), np.asarray(hole)
     if images.ndim != 3 or not len(images): raise BadInput(f"images of shape {images.shape}: give (N, H, W), such as image[None]")
-    if hole.shape not in (images.shape, images.shape[1:]) or hole.dtype != bool: raise BadInput(f"a hole of {hole.shape} {hole.dtype} for images {images.shape}: give True where to draw, (H, W) or one for each image")
+    if hole.shape not in (images.shape, images.shape[1:]) or hole.dtype != bool:
+        raise BadInput(f"a hole of {hole.shape} {hole.dtype} for images {images.shape}: give True where to draw, (H, W) or one for each image")
     hole = np.broadcast_to(hole, images.shape)
     if not np.isfinite(images[~hole]).all(): raise BadInput("known pixels are not finite: repair them, or make them part of the hole")
     if (e := [i for i, h in enumerate(hole) if not h.any()]): raise BadInput(f"the hole of image {e[0]} is empty: mark what is to be drawn")
@@ -47,11 +48,14 @@ def inpaint(
     known = np.pad(np.where(hole, model.to_gray(torch.tensor(0.)).item(), images), pad, mode="edge"); holes = np.pad(hole, pad, constant_values=True)
     maps = None if maps is None else np.pad(np.asarray(maps), pad, constant_values=255)
     names = process if process is None or isinstance(process, str) else list(process)
-    fitting(guide, model, range(n)); condition_planes(model, n, known.shape[1:], None, names, None); condition_planes(model, 1, known.shape[1:], None, None, None if maps is None else maps[:1])
+    fitting(guide, model, range(n)); condition_planes(model, n, known.shape[1:], None, names, None)
+    condition_planes(model, 1, known.shape[1:], None, None, None if maps is None else maps[:1])
     bar, out = tqdm(total=sum(len(moves(s, jump, resamples)) for s in plan)*-(-n//batch_size), disable=not progress, desc="inpaint", mininterval=1), []
     for a in range(0, n, batch_size):
-        part = slice(a, min(n, a + batch_size)); given = {k: None if v is None else v if isinstance(v, str) else v[part] for k, v in dict(process=names, maps=maps).items()}
-        x = _levels(model, known[part], holes[part], range(n)[part], plan, jump, resamples, seed, guide, window, precision, bar, **given); out.append(model.to_gray(x)[:, 0, :h, :w].cpu().numpy())
+        part = slice(a, min(n, a + batch_size))
+        given = {k: None if v is None else v if isinstance(v, str) else v[part] for k, v in dict(process=names, maps=maps).items()}
+        x = _levels(model, known[part], holes[part], range(n)[part], plan, jump, resamples, seed, guide, window, precision, bar, **given)
+        out.append(model.to_gray(x)[:, 0, :h, :w].cpu().numpy())
     bar.close(); return np.where(hole, np.concatenate(out), images)
 
 def _levels(model, known, holes, which, plan, jump, resamples, seed, guide, window, precision, bar, process, maps):
@@ -68,7 +72,8 @@ def _levels(model, known, holes, which, plan, jump, resamples, seed, guide, wind
         for i, j in moves(plan[level], jump, resamples):
             if j < i: forth, x = False, (abar[j]/abar[i]).sqrt()*x + (1 - abar[j]/abar[i]).sqrt()*noise()
             else:
-                if not forth: scheduler = deepcopy(start); scheduler.set_begin_index(i); forth = True # a solver of second order must forget what was before a jump
+                if not forth:
+                    scheduler = deepcopy(start); scheduler.set_begin_index(i); forth = True # a solver of second order must forget what was before a jump
                 t = start.timesteps[i]; v = velocity(model, x, t, low, level, planes, fitting(guide, model, which), window, precision)
                 x = scheduler.step(v, t, x, generator=streams).prev_sample
                 x = torch.where(free > 0, x, abar[j].sqrt()*k + (1 - abar[j]).sqrt()*noise())
@@ -80,6 +85,7 @@ def _levels(model, known, holes, which, plan, jump, resamples, seed, guide, wind
 def canvas(patch, size:tuple[int, int], at:tuple[int, int])->tuple: # image (H, W), hole (H, W)
     "An empty image of `size` with the patch (h, w) at row and column `at`, and the hole around it, for `inpaint`. Raises `BadInput`."
     (y, x), (h, w) = at, np.shape(patch); H, W = size
-    if min(y, x) < 0 or y + h > H or x + w > W: raise BadInput(f"a patch of {h} x {w} at {at} leaves the canvas of {H} x {W}: move it, or make the canvas larger")
+    if min(y, x) < 0 or y + h > H or x + w > W:
+        raise BadInput(f"a patch of {h} x {w} at {at} leaves the canvas of {H} x {W}: move it, or make the canvas larger")
     image, hole = np.zeros(size, np.float32), np.ones(size, bool); image[y:y + h, x:x + w] = patch; hole[y:y + h, x:x + w] = False
     return image, hole

@@ -147,7 +147,8 @@ def save(model:PatchDDPM, folder:str|Path, half:bool=False): # half: weights wit
                                                          "change the folder and resume the run") from e
     atomic_write(folder/"semiml.json", json.dumps(model.config, indent=1))
 
-LIKE = dict(image_size=[int], levels=int, intensity=[float], pixel_size=([float], None), channels=[int], low_noise=float, flips=str, train_names=[str], operations=[str], processes=[str], materials=[str]) # settings of a `PatchDDPM`
+LIKE = dict(image_size=[int], levels=int, intensity=[float], pixel_size=([float], None), channels=[int], low_noise=float, flips=str,
+            train_names=[str], operations=[str], processes=[str], materials=[str]) # settings of a `PatchDDPM`
 
 def shipped()->dict: # {name: folder}
     "The models that come with the package. Each folder has a model card, README.md."
@@ -157,15 +158,19 @@ def load(folder:str|Path)->PatchDDPM: # or a name in `shipped`
     "Read what `save` wrote (or a run's folder, which has it in `model/`), or a model that comes with the package. Raises `BadInput`: missing, cut short, another model."
     folder = Path(folder) if Path(folder).exists() else shipped().get(str(folder), Path(folder))
     if (folder/"model").is_dir() and not (folder/"semiml.json").exists(): folder = folder/"model"
-    if not (folder/"semiml.json").is_file(): raise BadInput(f"{folder}: holds no finished DDPM (no semiml.json); train one, resume its training, or take one that is shipped: {', '.join(shipped())}")
+    if not (folder/"semiml.json").is_file():
+        raise BadInput(f"{folder}: holds no finished DDPM (no semiml.json); train one, resume its training, or take one that is shipped: {', '.join(shipped())}")
     config = read_json(folder/"semiml.json", {}, "restore it or train again")
-    if config.pop("format", None) != "semiml PatchDDPM 1": raise BadInput(f"{folder}: holds another kind of model than a semiml DDPM; give the folder of a DDPM run")
+    if config.pop("format", None) != "semiml PatchDDPM 1":
+        raise BadInput(f"{folder}: holds another kind of model than a semiml DDPM; give the folder of a DDPM run")
     path = folder/"unet"/"diffusion_pytorch_model.safetensors"
     tensors, _ = read_tensors(path)
     widths = [tensors[k].shape[0] for i in range(32) if (k := f"down_blocks.{i}.resnets.0.conv1.weight") in tensors]
-    if not looks_like(config, LIKE) or not 1 <= config["levels"] <= 16 or [len(config[k] or (1, 1)) for k in ("image_size", "intensity", "pixel_size")] != [2]*3 or min(*config["image_size"], *(config["pixel_size"] or [1])) <= 0:
+    if not looks_like(config, LIKE) or not 1 <= config["levels"] <= 16 or [len(config[k] or (1, 1))
+            for k in ("image_size", "intensity", "pixel_size")] != [2]*3 or min(*config["image_size"], *(config["pixel_size"] or [1])) <= 0:
         raise BadInput(f"{folder/'semiml.json'}: unknown or missing settings; restore it or train again")
-    if config["channels"] != widths: raise BadInput(f"{path}: the weights of another model (channels {widths} instead of {config['channels']}); give the folder of one run")
+    if config["channels"] != widths:
+        raise BadInput(f"{path}: the weights of another model (channels {widths} instead of {config['channels']}); give the folder of one run")
     try: model = PatchDDPM(**config)
     except (TypeError, ZeroDivisionError): raise BadInput(f"{folder/'semiml.json'}: unknown or missing settings; restore it or train again") from None
     own = model.unet.state_dict()

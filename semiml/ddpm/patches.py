@@ -114,7 +114,8 @@ class PatchBatches:
             picked.append(pair[:, y:y+h, x:x+w]); at.append(coords[:, y:y+h, x:x+w])
             if self.model: told.append(planes[:, y:y+h, x:x+w])
         pair = torch.stack(picked)
-        return dict(x=pair[:, :1], low=pair[:, 1:], coords=torch.stack(at), level=torch.full((s["batch"],), level)) | (dict(planes=torch.stack(told)) if told else {})
+        return dict(x=pair[:, :1], low=pair[:, 1:], coords=torch.stack(at), level=torch.full((s["batch"],), level)) | (dict(planes=torch.stack(told))
+                if told else {})
 
     def _told(self, i, level, mirrored, which): # (image and coarser level (2, h, w), planes (conditions, h, w)) of a level
         "Mirror the whole image, perhaps operate on it, and only then make its levels: an operation happens at the microscope, not on a coarse copy."
@@ -212,11 +213,13 @@ def train(
     _check_conditions(images, processes, maps, classes)
     config = dict(method="ddpm", scale=scale, model=model.config)
     world = ranks()[1]
-    if world > 1 and o.get("minutes") and not resume: raise BadInput(f"minutes={o['minutes']:g}: each of {world} processes would measure another time, give steps instead")
+    if world > 1 and o.get("minutes") and not resume:
+        raise BadInput(f"minutes={o['minutes']:g}: each of {world} processes would measure another time, give steps instead")
     if resume: stages = resumed_stages(out)
     else: stages = plan_steps(make_stages(images.shape[1:], o["levels"], o["patch"], o["pixels"], world), o.get("minutes"), o.get("steps"), model,
                               progress=progress, images=len(images))
-    if odd := [s["batch"] for s in stages if s["batch"] % world]: raise BadInput(f"{out}: has a stage with a batch of {odd[0]}, which {world} processes cannot share equally; resume it with another number of processes")
+    if odd := [s["batch"] for s in stages if s["batch"] % world]:
+        raise BadInput(f"{out}: has a stage with a batch of {odd[0]}, which {world} processes cannot share equally; resume it with another number of processes")
     batches = PatchBatches(model.to_unit(torch.tensor(images)[:, None]), stages, o["levels"], flips, seed=seed, model=model, processes=processes, maps=maps)
     fit(model, batches, sum(s["steps"] for s in stages), out, seed=seed, resume=resume, progress=progress,
         config=config | dict(stages=stages) | (record or {}), **fit_options)
@@ -226,10 +229,12 @@ def train(
 def _check_conditions(images, processes, maps, classes):
     if processes is not None and len(processes) != len(images): raise BadInput(f"{len(processes)} processes for {len(images)} images: name one for each image")
     if (maps is None) != (not len(classes)): raise BadInput("label maps and the names of their classes belong together: give maps and classes, or neither")
-    if maps is not None and np.shape(maps) != images.shape: raise BadInput(f"label maps {np.shape(maps)} for images {images.shape}: cut them as the images, with prepare_maps")
+    if maps is not None and np.shape(maps) != images.shape:
+        raise BadInput(f"label maps {np.shape(maps)} for images {images.shape}: cut them as the images, with prepare_maps")
 
 def resumed_stages(out)->list[dict]:
     "The stages of the run in folder `out`. Raises `BadInput`."
     path = Path(out)/"config.json"
     if not path.exists(): raise BadInput(f"{out}: holds no run to resume (no config.json); start one without resume")
-    return read_json(path, dict(stages=[dict(batch=int, steps=int)]), "it is damaged or not a DDPM's; restore it, or start a new run in another folder")["stages"]
+    return read_json(path, dict(stages=[dict(batch=int, steps=int)]),
+                     "it is damaged or not a DDPM's; restore it, or start a new run in another folder")["stages"]

@@ -78,7 +78,8 @@ def _checked(images, least): # list of (H, W) float32
 
 def _hook_norms(unet, stats, fades): # GroupNorm with the mean and variance in `stats`; where they are missing, of the batch of windows, weighted by `fades` (B, h, w)
     def hook(norm, args, out):
-        g = args[0].reshape(len(out), norm.num_groups, -1, *out.shape[2:]).flatten(3) # (B, groups, channels, pixels); in attention, rows and columns are one axis already
+        # (B, groups, channels, pixels); in attention, rows and columns are one axis already
+        g = args[0].reshape(len(out), norm.num_groups, -1, *out.shape[2:]).flatten(3)
         if norm not in stats:
             v = F.avg_pool2d(fades[:, None], 2**round(np.log2(fades[0].numel()/g.shape[3])/2)).flatten(2)[:, :, None]; total = v.sum()*g.shape[2]
             m = (g*v).sum((0, 2, 3), keepdim=True)/total; stats[norm] = m, ((g - m)**2*v).sum((0, 2, 3), keepdim=True)/total
@@ -121,7 +122,8 @@ def features(
     "What the U-Net of the finest level makes of each pixel of an image with noise. Raises `BadInput` and `CannotSave`."
     d, sizes, steps = factor(model), blocks_of(model), len(model.scheduler.betas); image = _checked([image], d)[0]; h, w = image.shape
     blocks = ["down0", f"up{len(sizes)//2 - 1}"] if blocks is None else list(blocks)
-    for k, o, ok, say in (("blocks", blocks, blocks and set(blocks) <= set(sizes), f"some of {', '.join(sizes)}"), ("n_noise", n_noise, n_noise >= 1, "1 or more"),
+    for k, o, ok, say in (("blocks", blocks, blocks and set(blocks) <= set(sizes), f"some of {', '.join(sizes)}"),
+                          ("n_noise", n_noise, n_noise >= 1, "1 or more"),
                           ("times", tuple(times), len(times) and all(0 <= t < steps for t in times), f"at least one, each from 0 to {steps - 1}"),
                           ("stride", stride, stride in (1, 2), "1 or 2"), ("together", together, together >= 1, "1 or more"),
                           ("window", window, window is None or window >= 2*d and window % d == 0, f"a multiple of {d}, {2*d} or more")):
@@ -140,8 +142,10 @@ def features(
             for _ in range(n_noise):
                 noisy, stats = model.scheduler.add_noise(x, torch.randn(x.shape, generator=g), torch.tensor([int(t)])), {}
                 def run(some, fades=None): # the windows in `some` as one batch
-                    cut = lambda a: torch.cat([a[..., i:i+m, j:j+l] for i, m, j, l, _ in some]).to(device); each = torch.ones(len(some), dtype=torch.long, device=device)
-                    return _activations(model, blocks, (cut(noisy), int(t)*each, cut(low), cut(place), level*each), (stats, fades) if len(windows) > 1 else None)
+                    cut = lambda a: torch.cat([a[..., i:i+m, j:j+l] for i, m, j, l, _ in some]).to(device)
+                    each = torch.ones(len(some), dtype=torch.long, device=device)
+                    return _activations(model, blocks, (cut(noisy), int(t)*each, cut(low), cut(place), level*each), (stats, fades)
+                                        if len(windows) > 1 else None)
                 if len(windows) > 1: run(some, torch.tensor(np.stack([o[-1] for o in some]), device=device)) # only learns the statistics
                 for i, m, j, l, fade in windows:
                     plane = at*(len(out)//len(times)); fade = fade.reshape(m//stride, stride, l//stride, stride).mean((1, 3))/n_noise
@@ -180,12 +184,15 @@ def cluster(
     if n is not None and not 2 <= n <= min(254, total): raise BadInput(f"n={n} regions: give 2 or more, at most 254 and not more than the {total} pixels")
     pick = np.sort(np.random.default_rng(seed).choice(total, min(sample, total), replace=False)); ends = np.cumsum([0, *each])
     points = np.concatenate([m.reshape(len(m), -1)[:, pick[(pick >= a) & (pick < b)] - a].T for m, a, b in zip(maps, ends, ends[1:])]).astype(np.float32)
-    if (distinct := len(np.unique(points, axis=0))) < (n or 2): raise BadInput(f"n={n} regions: the images have only {distinct} different pixels, give a smaller n or images with contrast")
-    space = pipeline.make_pipeline(preprocessing.StandardScaler(), decomposition.PCA(min(components, *points.shape), random_state=seed)); points = space.fit_transform(points)
+    if (distinct := len(np.unique(points, axis=0))) < (n or 2):
+        raise BadInput(f"n={n} regions: the images have only {distinct} different pixels, give a smaller n or images with contrast")
+    space = pipeline.make_pipeline(preprocessing.StandardScaler(), decomposition.PCA(min(components, *points.shape), random_state=seed))
+    points = space.fit_transform(points)
     fitted = _fit(points, n or choose(points, seed, most)[0], method, seed); out = []
     for m, im in zip(maps, images):
         rows = max(1, 2**22//(len(m)*m.shape[2])) # a slab of 16 MB at a time
-        slabs = [fitted.predict(space.transform(m[:, r:r+rows].reshape(len(m), -1).T.astype(np.float32))).reshape(-1, m.shape[2]) for r in range(0, m.shape[1], rows)]
+        slabs = [fitted.predict(space.transform(m[:, r:r+rows].reshape(len(m), -1).T.astype(np.float32))).reshape(-1, m.shape[2])
+                 for r in range(0, m.shape[1], rows)]
         k = -(-im.shape[0]//m.shape[1]); out.append(np.concatenate(slabs).repeat(k, 0).repeat(k, 1)[:im.shape[0], :im.shape[1]])
     found = np.concatenate([o.ravel() for o in out]); size = np.bincount(found, minlength=256)
     gray = np.bincount(found, np.concatenate([im.ravel() for im in images]), 256)/np.maximum(size, 1)
@@ -200,7 +207,8 @@ def regions(
 )->list: # (H, W) uint8 for each image, 0 the darkest
     "Segment images without any label by what a trained model sees in them. Raises `BadInput` and `CannotSave`."
     images = _checked(images, factor(model)); how = {k: options.pop(k) for k in ("method", "components", "sample", "specks", "most") if k in options}
-    return cluster([features(model, im, seed=seed, folder=folder, name=f"features_{i:04d}", **options) for i, im in enumerate(images)], images, n, seed=seed, **how)
+    return cluster([features(model, im, seed=seed, folder=folder, name=f"features_{i:04d}", **options) for i, im in enumerate(images)], images, n,
+                   seed=seed, **how)
 
 # %% ../../nbs/api/57_ddpm_regions.ipynb #57c00027
 def otsu(model, images, n:int=None, seed:int=0, sigma:float=1., specks:int=0, most:int=5)->list:
@@ -219,7 +227,8 @@ def kmeans_gray(model, images, n:int=None, seed:int=0, sigma:float=1., **options
 def slic_kmeans(model, images, n:int=None, seed:int=0, area:float=60., compactness:float=.1, sigma:float=1., **options)->list:
     "Clusters of superpixels (SLIC, Achanta 2012; about `area` pixels each) by the median of gray, of its deviation and of the slope. `model` is not used."
     def maps(im): # a pixel has what its superpixel has, so that large ones count more; medians, since a superpixel at an edge is not a rough one
-        parts = segmentation.slic(im, max(n or 2, round(im.size/area)), compactness, sigma=sigma, start_label=0, channel_axis=None); at = np.arange(parts.max() + 1)
+        parts = segmentation.slic(im, max(n or 2, round(im.size/area)), compactness, sigma=sigma, start_label=0, channel_axis=None)
+        at = np.arange(parts.max() + 1)
         gray = median(im, parts, at)
         return np.stack([gray, median(np.abs(im - gray[parts]), parts, at), median(gaussian_gradient_magnitude(im, 1.), parts, at)])[:, parts]
     return cluster([maps(im) for im in _checked(images, 2)], images, n, seed=seed, **dict(method="kmeans") | options)
@@ -241,7 +250,8 @@ METHODS = dict(otsu=otsu, kmeans_gray=kmeans_gray, slic_kmeans=slic_kmeans, text
 _SMOOTH = [dict(sigma=s) for s in (0, .7, 1, 1.5, 2, 2.5, 3, 4)]
 GRIDS:dict = dict(otsu=_SMOOTH, kmeans_gray=_SMOOTH, slic_kmeans=[dict(area=a, compactness=c) for a in (15, 30, 60, 120) for c in (.03, .1)], # eight settings each
     texture=[dict(sigma_min=a, sigma_max=b, method=m) for a in (.5, 1) for b in (8, 16) for m in ("gmm", "kmeans")])
-GRIDS["regions"] = GRIDS["untrained"] = [dict(times=t, blocks=b, method=m) for t in ((50,), (50, 150, 250)) for b in (None, ("up1", "up2")) for m in ("gmm", "kmeans")]
+GRIDS["regions"] = GRIDS["untrained"] = [dict(times=t, blocks=b, method=m) for t in ((50,), (50, 150, 250)) for b in (None, ("up1", "up2"))
+                                         for m in ("gmm", "kmeans")]
 
 def tune(name:str, model, images, truth, n:int, seed:int=0, grid=None, **options)->tuple: # (best options, [(options, miou)])
     "Try the settings in `grid` (None: `GRIDS[name]`) of a method in `METHODS` on images with labels. Report results on *other* images. Raises `BadInput`."

@@ -43,7 +43,8 @@ def level_steps(steps:int, levels:int)->list[int]:
 def check_window(model, window):
     "Raises `BadInput` for a window, in pixels, that the network cannot halve often enough."
     d = 2**(len(model.config["channels"]) - 1)
-    if window is not None and (window < 2*d or window % (2*d)): raise BadInput(f"window={window}: give a multiple of {2*d} px, such as {max(2*d, 128//(2*d)*2*d)}, or None")
+    if window is not None and (window < 2*d or window % (2*d)):
+        raise BadInput(f"window={window}: give a multiple of {2*d} px, such as {max(2*d, 128//(2*d)*2*d)}, or None")
 
 def window_starts(n:int, window:int, multiple:int)->list[int]:
     "Where windows begin that cover n pixels and overlap by at least half, on multiples of the network's smallest cell."
@@ -61,7 +62,8 @@ def velocity(
 )->torch.Tensor: # v (n, 1, h, w) float32
     "What the network predicts for the whole field of a level, guided, in windows if there are any."
     (n, _, h, w), device = x.shape, x.device
-    coords = coordinates(h, w).to(device).expand(n, -1, -1, -1); times, levels = torch.as_tensor(t, device=device).repeat(n), torch.full((n,), level, device=device)
+    coords = coordinates(h, w).to(device).expand(n, -1, -1, -1)
+    times, levels = torch.as_tensor(t, device=device).repeat(n), torch.full((n,), level, device=device)
     def predict(*parts):
         with torch.autocast(device.type, torch.bfloat16, enabled=(precision or best_precision()) == "bf16"):
             return model(parts[0], times, parts[1], parts[2], levels, *parts[3:]).float()
@@ -106,9 +108,11 @@ def sample(
     H, W = check_size(model, size)
     if n < 1: raise BadInput(f"{n} images to draw: give at least 1")
     levels, device = model.config["levels"], next(model.parameters()).device
-    if maps is not None and np.shape(maps) != (n, H, W): raise BadInput(f"label maps of shape {np.shape(maps)} for {n} images of {H} x {W}: give one for each, of that size")
+    if maps is not None and np.shape(maps) != (n, H, W):
+        raise BadInput(f"label maps of shape {np.shape(maps)} for {n} images of {H} x {W}: give one for each, of that size")
     plan = level_steps(steps, levels); check_window(model, window); fitting(guide, model, range(n))
-    condition_planes(model, n, (H, W), None, process, None); condition_planes(model, 1, (H, W), None, None, None if maps is None else np.asarray(maps)[:1]) # before anything is drawn
+    condition_planes(model, n, (H, W), None, process, None)
+    condition_planes(model, 1, (H, W), None, None, None if maps is None else np.asarray(maps)[:1]) # before anything is drawn
     bar = tqdm(total=sum(len(make_scheduler(sampler, model, p).timesteps) for p in plan)*-(-n//batch_size), disable=not progress, desc="sample", mininterval=1)
     out = []
     for start in range(0, n, batch_size):
@@ -118,7 +122,8 @@ def sample(
             streams = [torch.Generator().manual_seed(seed_for(seed, "sample", i, level)) for i in which]
             def noise(): return torch.stack([torch.randn(shape[1:], generator=g) for g in streams]).to(device)
             low = torch.zeros(shape, device=device) if low is None else upsample(low) + model.config["low_noise"]/2*noise()
-            planes = condition_planes(model, len(which), shape[-2:], None, process if process is None or isinstance(process, str) else [process[i] for i in which],
+            planes = condition_planes(model, len(which), shape[-2:], None, process if process is None or isinstance(process, str)
+                                      else [process[i] for i in which],
                                       None if maps is None else np.asarray(maps)[list(which)])
             x, scheduler = noise(), make_scheduler(sampler, model, plan[level])
             stochastic = {} if isinstance(scheduler, DDIMScheduler) else dict(generator=streams)

@@ -51,8 +51,10 @@ def transfer(
 )->PatchDDPM:
     "Adapt a model to another process, with that process's own gray range and pixel size. `start` stays as it is. Raises `BadInput`, `CannotSave`."
     c = start.config; images, pixel_size, names = prepare(dataset, size=tuple(c["image_size"])); flips = c["flips"] if flips is None else flips
-    model = PatchDDPM(**{k: v for k, v in c.items() if k != "format"} | dict(intensity=(images.min(), images.max()), pixel_size=pixel_size, flips=flips, train_names=names))
-    model.unet.load_state_dict(start.unet.state_dict()); stages = resumed_stages(out) if resume else plan_steps(make_stages(images.shape[1:], c["levels"], patch, pixels), minutes, steps, model, progress=progress)
+    model = PatchDDPM(**{k: v for k, v in c.items() if k != "format"} | dict(intensity=(images.min(), images.max()), pixel_size=pixel_size,
+            flips=flips, train_names=names))
+    model.unet.load_state_dict(start.unet.state_dict())
+    stages = resumed_stages(out) if resume else plan_steps(make_stages(images.shape[1:], c["levels"], patch, pixels), minutes, steps, model, progress=progress)
     torch.manual_seed(seed_for(seed, "weights")); free(model, how, rank)
     batches = PatchBatches(model.to_unit(torch.tensor(images)[:, None]), stages, c["levels"], flips, seed=seed, model=model)
     fit(model, batches, sum(s["steps"] for s in stages), out, lr=lr or RATES[how], seed=seed, resume=resume, progress=progress,
@@ -72,7 +74,8 @@ def translate(
     images = np.asarray(images, np.float32)
     if images.ndim != 3 or not np.isfinite(images).all(): raise BadInput(f"images {images.shape}: give finite images (N, H, W)")
     if not 0 <= strength <= 1: raise BadInput(f"strength={strength:g}: give 0 (only gray values) to 1 (a new image)")
-    check_size(model, images.shape[1:]); flat = np.concatenate(np.asarray(reference, np.float32)); matched = np.stack([match_histograms(i, flat) for i in images]).astype(np.float32)
+    check_size(model, images.shape[1:]); flat = np.concatenate(np.asarray(reference, np.float32))
+    matched = np.stack([match_histograms(i, flat) for i in images]).astype(np.float32)
     device, levels, low = next(model.parameters()).device, model.config["levels"], None; clean = pyramid(model.to_unit(torch.tensor(matched)[:, None]), levels)
     plan = level_steps(steps, levels); bar = tqdm(total=sum(round(strength*s) for s in plan), disable=not progress, desc="translate", mininterval=1)
     for level, x in enumerate(clean):
@@ -83,6 +86,8 @@ def translate(
         if first < n:
             abar = 1/(1 + scheduler.sigmas[first]**2); x = abar.sqrt()*x + (1 - abar).sqrt()*noise(); scheduler.set_begin_index(first)
         planes = condition_planes(model, len(x), x.shape[-2:], None, process)
-        for t in scheduler.timesteps[first:]: x = scheduler.step(velocity(model, x, t, low, level, planes, None, window, precision), t, x, generator=streams).prev_sample; bar.update()
+        for t in scheduler.timesteps[first:]:
+            x = scheduler.step(velocity(model, x, t, low, level, planes, None, window, precision), t, x, generator=streams).prev_sample
+            bar.update()
         low = x
     bar.close(); return model.to_gray(low)[:, 0].cpu().numpy()

@@ -75,15 +75,18 @@ def repeat_ceiling(
         if y.shape != x.shape: raise BadInput(f"images are {x.shape} and again {y.shape}: give one second shot for each image, of the same size")
     else:
         pixels, rng, pairs, strength = [_pixels(im) for im in x], np.random.default_rng(seed), [], []
-        m, v1, v2, _ = _points(*_joined(pixels)); blur = float(np.interp(np.quantile(v2/v1, .25), _SEEN2/_SEEN1, _BLURS)) # structure can only add to v2, so not the median
+        m, v1, v2, _ = _points(*_joined(pixels))
+        blur = float(np.interp(np.quantile(v2/v1, .25), _SEEN2/_SEEN1, _BLURS)) # structure can only add to v2, so not the median
         transfer = np.sqrt(_gauss(blur, np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1]))))
         def field(): z = np.fft.irfft2(np.fft.rfft2(rng.normal(size=shape))*transfer, shape); return z/z.std()
         for im, (mean, slope, r1, _) in zip(x, pixels):
             ok = slope <= np.quantile(slope, .3); own = _variance(r1[ok]/np.sqrt(np.interp(mean[ok], m, v1))) # the dose of this image beside the set's
             def sd(a): return np.sqrt(own*np.interp(a, m, v1)/np.interp(blur, _BLURS, _SEEN1))
-            strength.append(float(np.median(sd(im)))); calm = denoise_tv_chambolle(im, weight=strength[-1]); pairs.append([calm + sd(calm)*field() for _ in range(2)])
+            strength.append(float(np.median(sd(im)))); calm = denoise_tv_chambolle(im, weight=strength[-1])
+            pairs.append([calm + sd(calm)*field() for _ in range(2)])
         first, second = zip(*pairs)
-        more = dict(estimated=True, noise_sd=float(np.mean(strength)), noise_blur=blur, about="estimated: noise as the images' own, on the smoothed image; grain of materials counts as noise")
+        more = dict(estimated=True, noise_sd=float(np.mean(strength)), noise_blur=blur,
+                    about="estimated: noise as the images' own, on the smoothed image; grain of materials counts as noise")
     s = ms_ssim(_tensor(first), _tensor(second), data_range)
     return dict(mean=float(s.mean()), min=float(s.min()), max=float(s.max()), per_image=s.numpy(), **more)
 
@@ -97,7 +100,8 @@ def line_noise(
     f, *mine = _line_spectra(_images(images, "images", 1 if other is not None else 2, patch), patch)
     theirs, pairs = (mine, _halves(len(images))) if other is None else (_line_spectra(_images(other, "other", 1, patch), patch)[1:], [(slice(None),)*2])
     def dist(u, v): tiny = 1e-20*v.max() + 1e-30; return np.sqrt(np.mean((10*np.log10((u.mean(0) + tiny)/(v.mean(0) + tiny)))**2))
-    return dict(frequency=f, rows=mine[0], columns=mine[1]) | {f"{k}_db": float(np.mean([dist(u[i], v[j]) for i, j in pairs])) for k, u, v in zip(("rows", "columns"), mine, theirs)}
+    return dict(frequency=f, rows=mine[0], columns=mine[1]) | {f"{k}_db": float(np.mean([dist(u[i], v[j]) for i, j in pairs])) for k, u,
+                                                               v in zip(("rows", "columns"), mine, theirs)}
 
 # %% ../../nbs/api/58_ddpm_trust.ipynb #tr-edgef
 _T = np.arange(-6, 6.01, .25) # px across the edge
@@ -134,7 +138,8 @@ def histogram(generated, real)->dict: # (N, H, W), (M, H, W) -> distance, real_r
                 **{k: np.histogram(x, level, density=True)[0] for k, x in (("generated", g), ("real", r))})
 def diversity(generated, real, data_range:float=255.)->dict: # generated, real: mean 1 - MS-SSIM over all pairs; ratio
     "How different the images (N, H, W) of a set are from each other, as `judges_sets.Diversity`; `real` may be its value, if known. Raises `BadInput`."
-    g, r = (x if np.ndim(x) == 0 else 1 - ms_ssim_sets(_tensor(_images(x, k, 2, 44)), None, data_range)["mean"] for k, x in (("generated", generated), ("real", real)))
+    g, r = (x if np.ndim(x) == 0 else 1 - ms_ssim_sets(_tensor(_images(x, k, 2, 44)), None, data_range)["mean"] for k,
+            x in (("generated", generated), ("real", real)))
     return dict(generated=g, real=r, ratio=g/r if r else float("nan"))
 
 # %% ../../nbs/api/58_ddpm_trust.ipynb #tr-dimf
@@ -153,7 +158,8 @@ def dimensions(
     if not t: raise BadInput("the truth holds no dimension: give {name: values in nm}, or real images in which `measure` finds something")
     for k, true in t.items():
         mine, judge = got.get(k, []), DimensionDistance("x")
-        if min(len(mine), len(true)) < 3: raise BadInput(f"{k}: measured in {len(mine)} of {len(g)} generated images, {len(true)} true values, 3 of each are needed: give more images")
+        if min(len(mine), len(true)) < 3:
+            raise BadInput(f"{k}: measured in {len(mine)} of {len(g)} generated images, {len(true)} true values, 3 of each are needed: give more images")
         judge.update(mine, real=False); judge.update(true, real=True)
         out[k] = {a.removeprefix("x_"): float(v) for a, v in judge.compute().items()} | dict(n=len(mine), n_truth=len(true), unmeasured=1 - len(mine)/len(g),
                   unmeasured_truth=0. if given else 1 - len(true)/len(truth), values=np.array(mine), truth=np.array(true))
@@ -181,8 +187,10 @@ def trust(
     e = evaluate(g, t, h, data_range, flips, tile, progress); real = np.concatenate([t, h])
     def both(f): return dict(generated=_tried(f, g), real=_tried(f, real))
     r = dict(evaluation=e, ceiling=repeat_ceiling(*(repeats or (real[:24],)), data_range=data_range), simulated=simulated,
-             noise_copied=_tried(_copied_noise, e["copies"], _tensor(g), _tensor(t)), noise={k: noise_psd(_tensor(x)) for k, x in (("generated", g), ("real", real))},
-             variance_mean=both(variance_mean), lines=dict(generated=line_noise(g, real), real=line_noise(real)), edges=both(edge_profile), histogram=histogram(g, real),
+             noise_copied=_tried(_copied_noise, e["copies"], _tensor(g), _tensor(t)),
+             noise={k: noise_psd(_tensor(x)) for k, x in (("generated", g), ("real", real))},
+             variance_mean=both(variance_mean), lines=dict(generated=line_noise(g, real), real=line_noise(real)), edges=both(edge_profile),
+             histogram=histogram(g, real),
              diversity=diversity(g, 1 - e["metrics"]["MS-SSIM real-real"], data_range),
              dimensions=_tried(dimensions, g, real if truth is None else truth, measure) if measure else {})
     return r | dict(rows=(out := rows(r)), suspicious=[o[0] for o in out if o[3] == "suspicious"])
@@ -191,7 +199,8 @@ def trust(
 def rows(result:dict)->list: # (row, generated, beside it, "as real" | "suspicious" | "cannot tell")
     """As text. Suspicious: MS-SSIM to training as high as a real repeat; copies beyond the false alarms; distance ratio below .7; copied noise over .2 and 3 standard errors; a spectrum or
     histogram over 2.5 times as far as halves of real; noise, slope, edge width off by 3 standard errors and 15 %; diversity below .7; a dimension off by 3 of them, KS p < .001, or seldom measured."""
-    r, m, c, out = result, result["evaluation"]["metrics"], result["evaluation"]["copies"], []; k, l, h, w, dims = (r[o] for o in ("ceiling", "lines", "histogram", "diversity", "dimensions"))
+    r, m, c, out = result, result["evaluation"]["metrics"], result["evaluation"]["copies"], []
+    k, l, h, w, dims = (r[o] for o in ("ceiling", "lines", "histogram", "diversity", "dimensions"))
     def add(name, generated, beside, bad): out.append((name, generated, beside, "cannot tell" if bad is None else "suspicious" if bad else "as real"))
     def pair(name, p, what, unit): # values with standard errors of both sets
         if isinstance(p["real"], str): return add(name, "", p["real"], None)
@@ -225,7 +234,8 @@ def page(result:dict, generated, train, held_out, title:str="Generated beside re
     "Everything of `trust` on one page. Where `simulated=True` it says: simulator only, not validated on fab data."
     import matplotlib.pyplot as plt
     r, real = result, np.concatenate([train, held_out]); fig = plt.figure(figsize=(8.3, 11.7), dpi=80, layout="constrained")
-    top, images, curves, copies = fig.subfigures(4, 1, height_ratios=(3.4, 2.9, 4.2, 2.4)); ax, under = top.subplots(), copies.subplots(); ax.axis("off"); under.axis("off")
+    top, images, curves, copies = fig.subfigures(4, 1, height_ratios=(3.4, 2.9, 4.2, 2.4))
+    ax, under = top.subplots(), copies.subplots(); ax.axis("off"); under.axis("off")
     top.suptitle(title + ("\nsimulator only, not validated on fab data" if r["simulated"] else ""), fontsize=11)
     text = [[s if len(s) <= n else s[:n - 1] + "…" for s, n in zip(o, (26, 48, 60, 11))] for o in r["rows"]]
     cells = ax.table(text, colLabels=("", "generated", "beside it", "looks"), cellLoc="left", loc="upper center", colWidths=(.2, .3, .38, .12))
@@ -234,7 +244,8 @@ def page(result:dict, generated, train, held_out, title:str="Generated beside re
     for row, x, name in zip(images.subplots(2, 5), (generated, real), ("generated", "real")):
         for ax, k in zip(row, np.linspace(0, len(x) - 1, 5).astype(int)): ax.imshow(x[k], cmap="gray", vmin=lo, vmax=hi); ax.axis("off")
         row[0].set_title(name, fontsize=8, loc="left")
-    h, mean = {k: dict(level=r["histogram"]["level"], density=r["histogram"][k]) for k in ("generated", "real")}, lambda k: lambda d: (d["frequency"], d[k].mean(0))
+    h, mean = {k: dict(level=r["histogram"]["level"], density=r["histogram"][k]) for k in ("generated", "real")}, lambda k: lambda d: (d["frequency"],
+            d[k].mean(0))
     for ax, (title, data, xy, log, label) in zip(curves.subplots(2, 3).flat, (("noise spectrum", r["noise"], lambda d: (d[0], d[1].mean(0)), True, "cycles/px"),
             ("means of the rows", r["lines"], mean("rows"), True, "cycles/px"), ("means of the columns", r["lines"], mean("columns"), True, "cycles/px"),
             ("edge profile", r["edges"], lambda d: (d["x"], d["gray"]), False, "px"), ("gray values", h, lambda d: (d["level"], d["density"]), False, "gray"),
@@ -242,7 +253,8 @@ def page(result:dict, generated, train, held_out, title:str="Generated beside re
         for y, k in ((.3, "real"), (.6, "generated")):
             if isinstance(data[k], str): ax.text(.5, y, f"{k}: not measured", ha="center", transform=ax.transAxes, fontsize=7)
             else: ax.plot(*xy(data[k]), "-" if k == "real" else "--", label=k)
-        ax.set_title(title, fontsize=8); ax.set_xlabel(label, fontsize=7); ax.tick_params(labelsize=6); ax.legend(fontsize=6); ax.set_yscale("log" if log else "linear")
+        ax.set_title(title, fontsize=8); ax.set_xlabel(label, fontsize=7); ax.tick_params(labelsize=6)
+        ax.legend(fontsize=6); ax.set_yscale("log" if log else "linear")
     under.set_title("the generated tiles most like training tiles, above what they are like", fontsize=8)
     montage = _tried(worst_case_montage, r["evaluation"]["copies"], _tensor(generated), _tensor(train))
     if isinstance(montage, str): under.text(.5, .5, montage, ha="center", fontsize=7)

@@ -21,7 +21,8 @@ def kl(hist, ref, smooth:float=.5)->np.ndarray: # (..., bins) counts each; added
 
 def image_stats(profile:dict, seen:dict)->tuple: # of `observe` -> z (N, F), distance (N,), kl (N,)
     "Robust z-scores (0 where a number is missing), the squared Mahalanobis distance that they have together, and the divergence of the histogram."
-    z = np.nan_to_num((_used(profile, seen["x"]) - profile["middle"])/profile["spread"]); return z, np.einsum("ni,ij,nj->n", z, profile["precision"], z), kl(seen["hist"], profile["hist"], profile["smooth"])
+    z = np.nan_to_num((_used(profile, seen["x"]) - profile["middle"])/profile["spread"])
+    return z, np.einsum("ni,ij,nj->n", z, profile["precision"], z), kl(seen["hist"], profile["hist"], profile["smooth"])
 
 def _used(profile, x):
     from semiml.monitor.profile import SCALARS
@@ -57,7 +58,8 @@ def population(profile:dict, x)->tuple: # (n, F) -> z (F',), p of the means (F',
     z, v, q = lot_z(profile, x), _used(profile, x), []
     for j in range(len(z)):
         a = v[:, j][np.isfinite(v[:, j])]; n = len(a)
-        q.append(scipy.stats.mannwhitneyu(abs(a - a.mean())*math.sqrt(n/(n - 1))/profile["within"][j], abs(profile["residuals"][:, j])).pvalue if n >= 4 else 1.)
+        q.append(scipy.stats.mannwhitneyu(abs(a - a.mean())*math.sqrt(n/(n - 1))/profile["within"][j], abs(profile["residuals"][:, j])).pvalue
+                 if n >= 4 else 1.)
     p = holm(np.r_[2*scipy.stats.t.sf(abs(z), profile["n_lots"] - 1), q]); return z, p[:len(z)], p[len(z):]
 
 # %% ../../nbs/api/88_monitor_drift.ipynb #88b00017
@@ -67,12 +69,15 @@ def start(profile:dict)->dict:
 
 def step(state:dict, z, k:float=1.)->dict: # (F',)
     "The memory after one more lot."
-    s = np.maximum(0, state["sums"] + np.array([z, -z]) - k); return dict(sums=s, length=np.where(s > 0, state["length"] + 1, 0), recent=[*state["recent"], z][-50:])
+    s = np.maximum(0, state["sums"] + np.array([z, -z]) - k)
+    return dict(sums=s, length=np.where(s > 0, state["length"] + 1, 0), recent=[*state["recent"], z][-50:])
 
 def cusum_limit(corr, n_lots:int, rate:float, k:float=1., profiles:int=300, steps:int=200, seed:int=0)->float: # correlation of the numbers; lots in the reference; alarms a lot
     "The limit at which runs in control give alarms at this rate, a run starting again after each, over profiles that are estimated from so many lots."
     rng, F = np.random.default_rng(seed_for(seed, "cusum")), len(corr); c = np.linalg.cholesky(np.asarray(corr) + 1e-9*np.eye(F)).astype(np.float32)
-    ref = rng.standard_normal((profiles, n_lots, F), np.float32) @ c.T; m, s = ref.mean(1), ref.std(1, ddof=1)*math.sqrt(1 + 1/n_lots); z = (rng.standard_normal((steps, profiles, F), np.float32) @ c.T - m)/s
+    ref = rng.standard_normal((profiles, n_lots, F), np.float32) @ c.T
+    m, s = ref.mean(1), ref.std(1, ddof=1)*math.sqrt(1 + 1/n_lots)
+    z = (rng.standard_normal((steps, profiles, F), np.float32) @ c.T - m)/s
     def alarms(h):
         S, n, both = np.zeros((profiles, 2*F), np.float32), 0, np.concatenate([z, -z], 2) - np.float32(k)
         for v in both: S = np.maximum(0, S + v); on = S.max(1) > h; n += on.sum(); S[on] = 0
@@ -85,9 +90,12 @@ def cusum_limit(corr, n_lots:int, rate:float, k:float=1., profiles:int=300, step
 def calibrate(profile:dict, seen:dict, lots, alpha:float=.01, k:float=1., seed:int=0)->dict: # the images and lots it was fitted to; false alarms a lot
     "The profile with its `limits`: of the distance and divergence of one image, of p, and of the CUSUM; and that of a plain z-score at the same rate, to compare with. Raises `BadInput`."
     if not 0 < alpha < .5: raise BadInput(f"alpha={alpha!r} must lie between 0 and 0.5, such as 0.01: false alarms a lot")
-    keep = np.setdiff1d(np.arange(len(lots)), profile["outliers"]); own, lots = {k: np.asarray(v)[keep] for k, v in seen.items()}, np.asarray(lots).astype(str)[keep]; per = alpha/profile["lot_size"]
+    keep = np.setdiff1d(np.arange(len(lots)), profile["outliers"])
+    own, lots = {k: np.asarray(v)[keep] for k, v in seen.items()}, np.asarray(lots).astype(str)[keep]
+    per = alpha/profile["lot_size"]
     top, d, div = held_out(lambda s, l: fit(s, l, smooth=profile["smooth"], outlier=np.inf, least=3), own, lots, seed=seed)
-    return profile | dict(limits=dict(alpha=alpha, distance=tail(d, lots, per/4), kl=tail(div, lots, per/4), p=alpha/4, k=k, h=cusum_limit(profile["corr"], profile["n_lots"], alpha/4, k, seed=seed), plain=tail(top, lots, per)))
+    return profile | dict(limits=dict(alpha=alpha, distance=tail(d, lots, per/4), kl=tail(div, lots, per/4), p=alpha/4, k=k,
+                                      h=cusum_limit(profile["corr"], profile["n_lots"], alpha/4, k, seed=seed), plain=tail(top, lots, per)))
 
 def lot_stats(profile:dict, seen:dict)->dict: # of `observe`, the images of one lot
     "What needs no memory: z and p of the lot, z, distance and divergence of its images."
@@ -95,11 +103,16 @@ def lot_stats(profile:dict, seen:dict)->dict: # of `observe`, the images of one 
 
 def judge_lot(profile:dict, stats:dict, state:dict=None)->tuple: # of `lot_stats`; None: `start` -> dict, state
     "alarms: which of distance, kl, population, cusum; odd: images over a limit; moved: {name: z} of what has given the alarm; looks: see `guess`. After an alarm the CUSUM starts again."
-    L, names, o = profile["limits"], profile["names"], stats; new = step(state or start(profile), o["z"], L["k"]); high = new["sums"] > L["h"]; far, rare = o["distance"] > L["distance"], o["kl"] > L["kl"]
-    alarms = [k for k, on in dict(distance=far.any(), kl=rare.any(), population=min(o["p"].min(), o["p_spread"].min()) < L["p"], cusum=high.any()).items() if on]
-    w = int(new["length"][high].max()) if high.any() else 1; recent = np.array(new["recent"][-w:]); move = recent.mean(0)*math.sqrt(len(recent))   # the lots since the sum left 0 belong to the change
+    L, names, o = profile["limits"], profile["names"], stats; new = step(state or start(profile), o["z"], L["k"])
+    high = new["sums"] > L["h"]; far, rare = o["distance"] > L["distance"], o["kl"] > L["kl"]
+    alarms = [k for k, on in dict(distance=far.any(), kl=rare.any(), population=min(o["p"].min(), o["p_spread"].min()) < L["p"],
+                                  cusum=high.any()).items() if on]
+    w = int(new["length"][high].max()) if high.any() else 1; recent = np.array(new["recent"][-w:])
+    move = recent.mean(0)*math.sqrt(len(recent)) # the lots since the sum left 0 belong to the change
     r = stats | dict(alarms=alarms, odd=np.flatnonzero(far | rare).tolist(), sums=new["sums"], since=w if high.any() else None)
-    if alarms: r |= dict(moved={names[j]: float(move[j]) for j in np.argsort(-abs(move)) if abs(move[j]) > 2 or high[:, j].any() or o["p"][j] < L["p"]}, looks=guess(dict(zip(names, move))))
+    if alarms:
+        r |= dict(moved={names[j]: float(move[j]) for j in np.argsort(-abs(move)) if abs(move[j]) > 2 or high[:, j].any() or o["p"][j] < L["p"]},
+                  looks=guess(dict(zip(names, move))))
     return r, (start(profile) if alarms else new)
 
 # %% ../../nbs/api/88_monitor_drift.ipynb #88b00022
@@ -117,10 +130,12 @@ def guess(moves:dict)->dict: # {name: standardised move}
     "cause (a key of CAUSES, or 'unclear'), text, score (cosine) and the second best, from the directions of the moves."
     v = {k: math.copysign(min(max(abs(z) - 1, 0.), 5.), z) for k, z in moves.items()}; size = math.sqrt(sum(a*a for a in v.values())); scores = []
     for cause, (sign, *text) in CAUSES.items():
-        c = sum(w*v.get(k, 0.) for k, w in sign.items())/(size*math.sqrt(sum(w*w for w in sign.values()))) if size else 0. # what is not watched speaks for no cause
+        # what is not watched speaks for no cause
+        c = sum(w*v.get(k, 0.) for k, w in sign.items())/(size*math.sqrt(sum(w*w for w in sign.values()))) if size else 0.
         scores.append((abs(c), cause, text[c < 0]))
     (a, cause, text), (b, other, _) = sorted(scores, reverse=True)[:2]
-    return dict(cause="unclear", text="unclear", score=a, best=cause, second=other, second_score=b) if a < .6 or a - b < .05 else dict(cause=cause, text=text, score=a, second=other, second_score=b)
+    return dict(cause="unclear", text="unclear", score=a, best=cause, second=other, second_score=b) if a < .6 or a - b < .05 else dict(cause=cause,
+            text=text, score=a, second=other, second_score=b)
 
 # %% ../../nbs/api/88_monitor_drift.ipynb #88b00032
 def read_lots(folder, lots:int=None, pixel_size_nm:float=None)->tuple: # None: subfolders or groups; n: every n images in order of their names -> names, lots or None, reader(i) -> `Micrograph`
@@ -128,8 +143,10 @@ def read_lots(folder, lots:int=None, pixel_size_nm:float=None)->tuple: # None: s
     from semiml.datasets import open_dataset
     from semiml.folders import layout
     root = Path(folder).expanduser(); subs = [p for p in sorted(root.iterdir()) if p.is_dir() and layout(p)[0]] if root.is_dir() and not layout(root)[0] else []
-    sets = [(p.name, open_dataset(p, masks=False, allow_mixed_pixel_size=True, check=False)) for p in subs] or [("", open_dataset(folder, masks=False, allow_mixed_pixel_size=True, check=False))]
-    at = [(f"{sub}/{name}" if sub else name, sub or (ds.groups[i] if ds.groups else None), ds, i) for sub, ds in sets for i, name in enumerate(ds.names)]; names, owner = [a[0] for a in at], [a[1] for a in at]
+    sets = [(p.name, open_dataset(p, masks=False, allow_mixed_pixel_size=True, check=False))
+            for p in subs] or [("", open_dataset(folder, masks=False, allow_mixed_pixel_size=True, check=False))]
+    at = [(f"{sub}/{name}" if sub else name, sub or (ds.groups[i] if ds.groups else None), ds, i) for sub, ds in sets for i, name in enumerate(ds.names)]
+    names, owner = [a[0] for a in at], [a[1] for a in at]
     if lots is not None:
         if lots < 1: raise BadInput(f"--lots {lots}: give how many images make a lot, 1 or more")
         owner = [f"lot{i//lots:05d}" for i in range(len(at))]
@@ -141,10 +158,15 @@ def fit_folder(folder, lots:int=None, alpha:float=.01, pixel_size_nm:float=None,
     "A profile with limits, of the images of a folder. Raises `BadInput`."
     from tqdm.auto import tqdm
     names, owner, image = read_lots(folder, lots)
-    if owner is None: raise BadInput(f"{folder}: says nothing about lots; put each lot into a subfolder, name groups in dataset.json, or say with --lots how many images make one")
-    rows, ends, first = [], [image(i).pixels for i in range(len(names))], image(0)                                               # the range must be known before the histograms
-    gray = gray or gray_range(min(float(a.min()) for a in ends), max(float(a.max()) for a in ends)); own = dict(pixel_size_nm=_px(first, pixel_size_nm), shape=list(first.shape), gray=list(gray)); own["pixel_size_nm"] = own["pixel_size_nm"] and list(np.broadcast_to(own["pixel_size_nm"], 2))
-    for i, name in enumerate(tqdm(names, desc="images", disable=not progress)): m = image(i); fits(own, m.pixels, _px(m, pixel_size_nm), name); rows.append(features(m.pixels, gray))
+    if owner is None:
+        raise BadInput(f"{folder}: says nothing about lots; put each lot into a subfolder, name groups in dataset.json, or say with --lots how many images make one")
+    # the range must be known before the histograms
+    rows, ends, first = [], [image(i).pixels for i in range(len(names))], image(0)
+    gray = gray or gray_range(min(float(a.min()) for a in ends), max(float(a.max()) for a in ends))
+    own = dict(pixel_size_nm=_px(first, pixel_size_nm), shape=list(first.shape), gray=list(gray))
+    own["pixel_size_nm"] = own["pixel_size_nm"] and list(np.broadcast_to(own["pixel_size_nm"], 2))
+    for i, name in enumerate(tqdm(names, desc="images", disable=not progress)):
+        m = image(i); fits(own, m.pixels, _px(m, pixel_size_nm), name); rows.append(features(m.pixels, gray))
     seen = {k: np.stack([r[k] for r in rows]) for k in rows[0]}; P = fit(seen, owner, **own)
     return calibrate(P, seen, owner, alpha, seed=seed) | dict(source=str(folder), outlier_names=[names[i] for i in P["outliers"]])
 
@@ -152,30 +174,44 @@ def fit_folder(folder, lots:int=None, alpha:float=.01, pixel_size_nm:float=None,
 def check_folder(profile:dict, folder, lots:int=None, pixel_size_nm:float=None, state:dict=None, progress:bool=False)->tuple: # of `fit_folder`; as there; None: `start` -> lines (dicts) for JSON, state
     "A line for each image and each lot (without lots, the folder is one), and one for all. Raises `BadInput`."
     from tqdm.auto import tqdm
-    names, owner, image = read_lots(folder, lots); owner = owner or [Path(folder).resolve().name]*len(names); state = state or dict(profile=profile_id(profile), memory=None, lots=[]); lines, drift = [], []
+    names, owner, image = read_lots(folder, lots); owner = owner or [Path(folder).resolve().name]*len(names)
+    state = state or dict(profile=profile_id(profile), memory=None, lots=[]); lines, drift = [], []
     if state["profile"] != profile_id(profile): raise BadInput("the state is of another profile: start a new one")
-    if again := sorted(set(owner) & set(state["lots"])): raise BadInput(f"lot {again[0]!r} is counted in the state already: check new lots only, or without a state")
+    if again := sorted(set(owner) & set(state["lots"])):
+        raise BadInput(f"lot {again[0]!r} is counted in the state already: check new lots only, or without a state")
     F = len(profile["names"])
-    if (m := state["memory"]) and [*map(len, [m["sums"], m["length"]]), *map(len, (*m["sums"], *m["length"], *m["recent"]))] != [2, 2] + [F]*(4 + len(m["recent"])): raise BadInput("the state is damaged: start a new one")
-    memory = state["memory"] and {k: np.array(v) if k != "recent" else [np.array(z) for z in v] for k, v in state["memory"].items()}; L, key = profile["limits"], profile["names"]
+    if (m := state["memory"]) and [*map(len, [m["sums"], m["length"]]), *map(len, (*m["sums"], *m["length"], *m["recent"]))] != [2, 2] + [F]*(4
+            + len(m["recent"])):
+        raise BadInput("the state is damaged: start a new one")
+    memory = state["memory"] and {k: np.array(v) if k != "recent" else [np.array(z) for z in v] for k, v in state["memory"].items()}
+    L, key = profile["limits"], profile["names"]
     for lot in tqdm(sorted(set(owner)), desc="lots", disable=not progress):
         idx, rows = [i for i, o in enumerate(owner) if o == lot], []
-        for i in idx: m = image(i); fits(profile, m.pixels, _px(m, pixel_size_nm), names[i]); rows.append(features(m.pixels, profile["gray"], len(profile["hist"])))
+        for i in idx:
+            m = image(i); fits(profile, m.pixels, _px(m, pixel_size_nm), names[i])
+            rows.append(features(m.pixels, profile["gray"], len(profile["hist"])))
         r, memory = judge_lot(profile, lot_stats(profile, {k: np.stack([o[k] for o in rows]) for k in rows[0]}), memory)
-        for n, i in enumerate(idx): lines.append(dict(kind="image", lot=lot, image=names[i], odd=n in r["odd"], z=dict(zip(key, r["image_z"][n])), distance=r["distance"][n], kl=r["kl"][n], missing=[k for k, v in zip(key, _used(profile, rows[n]["x"][None])[0]) if np.isnan(v)]))
+        for n, i in enumerate(idx):
+            lines.append(dict(kind="image", lot=lot, image=names[i], odd=n in r["odd"], z=dict(zip(key, r["image_z"][n])), distance=r["distance"][n],
+                              kl=r["kl"][n], missing=[k for k, v in zip(key, _used(profile, rows[n]["x"][None])[0]) if np.isnan(v)]))
         if r["alarms"]: drift.append(lot)
-        lines.append(dict(kind="lot", lot=lot, images=len(idx), drift=bool(r["alarms"]), alarms=r["alarms"], moved=r.get("moved", {}), looks_like=r.get("looks"), since_lots=r["since"], z=dict(zip(key, r["z"])), p=dict(zip(key, r["p"])), p_spread=dict(zip(key, r["p_spread"])), cusum=dict(zip(key, np.where(r["sums"][0] > r["sums"][1], r["sums"][0], -r["sums"][1])))))
-    lines.append(dict(kind="population", drift=bool(drift), lots=len(set(owner)), images=len(names), lots_with_drift=drift, alpha=L["alpha"], expected_false_alarms=L["alpha"]*len(set(owner)), limits=L, profile=profile_id(profile)))
+        lines.append(dict(kind="lot", lot=lot, images=len(idx), drift=bool(r["alarms"]), alarms=r["alarms"], moved=r.get("moved", {}),
+                          looks_like=r.get("looks"), since_lots=r["since"], z=dict(zip(key, r["z"])), p=dict(zip(key, r["p"])),
+                          p_spread=dict(zip(key, r["p_spread"])), cusum=dict(zip(key, np.where(r["sums"][0] > r["sums"][1], r["sums"][0], -r["sums"][1])))))
+    lines.append(dict(kind="population", drift=bool(drift), lots=len(set(owner)), images=len(names), lots_with_drift=drift, alpha=L["alpha"],
+                      expected_false_alarms=L["alpha"]*len(set(owner)), limits=L, profile=profile_id(profile)))
     return [_plain(o) for o in lines], dict(profile=state["profile"], memory=_plain(memory), lots=[*state["lots"], *sorted(set(owner))])
 
 # %% ../../nbs/api/88_monitor_drift.ipynb #88b00035
 def drift_fit(args):
     "`semiml drift fit`: the profile of lots in control."
     if not args.out: raise BadInput("no output file: give --out profile.json")
-    P = fit_folder(args.folder, args.lots, args.alpha, args.pixel_size, args.gray_range and tuple(args.gray_range), args.seed, sys.stderr.isatty()); save(P, args.out); L = P["limits"]
+    P = fit_folder(args.folder, args.lots, args.alpha, args.pixel_size, args.gray_range and tuple(args.gray_range), args.seed, sys.stderr.isatty())
+    save(P, args.out); L = P["limits"]
     print(f"{P['n_images']} images of {P['n_lots']} lots; {', '.join(P['names'])}\nprofile in {args.out}, for {L['alpha']:.2%} of lots with a false alarm (CUSUM limit {L['h']:.1f})")
     for k, why in P["left_out_features"].items(): print(f"semiml: {k} is not watched: {why}", file=sys.stderr)
-    if P["outlier_names"]: print(f"semiml: left out as odd: {', '.join(P['outlier_names'][:5])}{' ...' if len(P['outlier_names']) > 5 else ''}", file=sys.stderr)
+    if P["outlier_names"]:
+        print(f"semiml: left out as odd: {', '.join(P['outlier_names'][:5])}{' ...' if len(P['outlier_names']) > 5 else ''}", file=sys.stderr)
     if P["n_lots"] < 30: print(f"semiml: {P['n_lots']} lots are few, so limits are wide and slow drift is found late: 30 or more are better", file=sys.stderr)
 
 def _state(path):
@@ -185,24 +221,32 @@ def _state(path):
 def drift_check(args)->int:
     "`semiml drift check`: images against a profile; exit code 1 on drift."
     P = load(args.profile)
-    if not looks_like(P.get("limits"), dict.fromkeys(("alpha", "distance", "kl", "p", "k", "h"), float)): raise BadInput(f"{args.profile}: has no limits, make it with semiml drift fit")
+    if not looks_like(P.get("limits"), dict.fromkeys(("alpha", "distance", "kl", "p", "k", "h"), float)):
+        raise BadInput(f"{args.profile}: has no limits, make it with semiml drift fit")
     lines, state = check_folder(P, args.folder, args.lots, args.pixel_size, args.state and _state(args.state), sys.stderr.isatty())
     if args.out: atomic_write(args.out, "".join(json.dumps(o) + "\n" for o in lines))
     if args.state: atomic_write(args.state, json.dumps(state))
     for o in lines:
         if o["kind"] == "lot" and o["drift"]:
-            odd = sum(i["odd"] for i in lines if i["kind"] == "image" and i["lot"] == o["lot"]); print(f"lot {o['lot']}: {', '.join(o['alarms'])}" + (f", {odd} of {o['images']} images odd" if odd else "") + (f", since {o['since_lots']} lots" if o["since_lots"] else ""))
+            odd = sum(i["odd"] for i in lines if i["kind"] == "image" and i["lot"] == o["lot"])
+            print(f"lot {o['lot']}: {', '.join(o['alarms'])}" + (f", {odd} of {o['images']} images odd" if odd else "")
+                  + (f", since {o['since_lots']} lots" if o["since_lots"] else ""))
             print(f"  moved: {', '.join(f'{k} {v:+.1f}' for k, v in list(o['moved'].items())[:5]) or 'no mean of the lot'}\n  looks like: {o['looks_like']['text']}" + (f" ({o['looks_like']['score']:.2f}; next {o['looks_like']['second']} {o['looks_like']['second_score']:.2f})" if o["looks_like"]["cause"] != "unclear" else ""))
-    end = lines[-1]; print(f"{'drift' if end['drift'] else 'no drift'}: {len(end['lots_with_drift'])} of {end['lots']} lots with an alarm ({end['images']} images); {end['expected_false_alarms']:.2g} would be expected by chance")
+    end = lines[-1]
+    print(f"{'drift' if end['drift'] else 'no drift'}: {len(end['lots_with_drift'])} of {end['lots']} lots with an alarm ({end['images']} images); {end['expected_false_alarms']:.2g} would be expected by chance")
     return int(end["drift"])
 
 def add_parsers(top, add): # the subparsers, and add(to, name, run, options, help) of `semiml.cli`
     "The parsers of `semiml drift`."
     sub = top.add_parser("drift", help="has the tool changed? a profile of good images, and alarms").add_subparsers(metavar="COMMAND", required=True)
-    for name, run, said in (("fit", drift_fit, "learn from lots of good images how they look and vary"), ("check", drift_check, "compare images with a profile; exit code 1 on drift")):
+    for name, run, said in (("fit", drift_fit, "learn from lots of good images how they look and vary"),
+                            ("check", drift_check, "compare images with a profile; exit code 1 on drift")):
         q = add(sub, name, run, "seed out" if name == "fit" else "out", said)
         if name == "check": q.add_argument("profile", help="file of semiml drift fit")
-        q.add_argument("folder", help="folder with a subfolder for each lot, or a data set with groups"); q.add_argument("--lots", type=int, metavar="N", help="every N images in order of their names are a lot")
+        q.add_argument("folder", help="folder with a subfolder for each lot, or a data set with groups")
+        q.add_argument("--lots", type=int, metavar="N", help="every N images in order of their names are a lot")
         q.add_argument("--pixel-size", type=float, help="nm; the default is the images' own")
         if name == "check": q.add_argument("--state", metavar="FILE", help="where the memory for slow drift is kept between checks")
-        else: q.add_argument("--alpha", type=float, default=.01, help="share of good lots that may give an alarm"); q.add_argument("--gray-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of the gray values; the default is 0 to 1, 255 or 65535")
+        else:
+            q.add_argument("--alpha", type=float, default=.01, help="share of good lots that may give an alarm")
+            q.add_argument("--gray-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of the gray values; the default is 0 to 1, 255 or 65535")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['image_scores', 'by_group', 'superior', 'needed', 'at_least', 'decide', 'file_sha', 'pixel_sha', 'folder_sha',
            'fingerprints', 'freeze', 'holdout', 'locked', 'promoted', 'read_lines', 'history', 'predictions', 'score',
-           'no_leak', 'check', 'per_pattern', 'gate_init', 'gate_check', 'gate_history', 'add_parsers']
+           'no_leak', 'check', 'per_pattern']
 
 # %% ../../nbs/api/89_monitor_gate.ipynb #89a00003
 import filelock, getpass, hashlib, json, math, os, shutil, sys
@@ -31,7 +31,8 @@ def by_group(x, groups)->np.ndarray: # (N, ...) values of images, nan: none; N n
 # %% ../../nbs/api/89_monitor_gate.ipynb #89a00010
 def superior(d)->float: # (G,) differences of the groups, new - old -> p
     "One-sided sign-flip permutation test of a mean above 0; exact up to 13 groups."
-    return float(scipy.stats.permutation_test((np.asarray(d, float),), lambda x, axis: x.mean(axis), permutation_type="samples", alternative="greater", vectorized=True, n_resamples=9999, random_state=0).pvalue)
+    return float(scipy.stats.permutation_test((np.asarray(d, float),), lambda x, axis: x.mean(axis), permutation_type="samples",
+                                              alternative="greater", vectorized=True, n_resamples=9999, random_state=0).pvalue)
 
 def needed(alpha:float)->int: # groups
     "So many groups can reach the level alpha at all."
@@ -49,16 +50,21 @@ def decide(
 )->dict: # passes, why: sentences that say why not, p, gain, new, old, groups, images, classes: {name: dict(gain, at_least, groups)}, unjudged: classes in fewer than two groups
     "Is the new model better, and no class worse by the margin or more? Each group counts once."
     new, old = np.asarray(new, float), np.asarray(old, float)
-    if new.shape != old.shape or new.shape != (len(groups), len(classes)): raise BadInput(f"scores of {new.shape} and {old.shape} for {len(groups)} images and {len(classes)} classes: give both as images x classes")
-    if (np.isnan(new) != np.isnan(old)).any() or np.isnan(new).all(1).any(): raise BadInput("the scores of the two models are not of the same images, or of an image without any class: score both on the same truth")
+    if new.shape != old.shape or new.shape != (len(groups), len(classes)):
+        raise BadInput(f"scores of {new.shape} and {old.shape} for {len(groups)} images and {len(classes)} classes: give both as images x classes")
+    if (np.isnan(new) != np.isnan(old)).any() or np.isnan(new).all(1).any():
+        raise BadInput("the scores of the two models are not of the same images, or of an image without any class: score both on the same truth")
     mean = lambda x: by_group(np.nanmean(x, 1), groups)                                 # of the classes of an image, then of the images of a group
     d, each, why = mean(new) - mean(old), by_group(new - old, groups), []; g, p = len(d), superior(d)
-    if g < needed(alpha): why.append(f"the hold-out is too small to tell: {g} groups cannot give a p below {.5**g:.2g}, and {alpha:.2g} is needed; give {needed(alpha)} groups or more")
+    if g < needed(alpha):
+        why.append(f"the hold-out is too small to tell: {g} groups cannot give a p below {.5**g:.2g}, and {alpha:.2g} is needed; give {needed(alpha)} groups or more")
     elif p > alpha: why.append(f"not shown to be better: mean IoU {d.mean():+.4f}, p = {p:.3g}, and {alpha:.2g} or less is needed")
-    rows = {c: dict(gain=float(np.nanmean(v)), at_least=at_least(v, alpha), groups=int((~np.isnan(v)).sum())) for c, v in zip(classes, each.T) if (~np.isnan(v)).sum() > 1}
+    rows = {c: dict(gain=float(np.nanmean(v)), at_least=at_least(v, alpha), groups=int((~np.isnan(v)).sum())) for c, v in zip(classes, each.T)
+            if (~np.isnan(v)).sum() > 1}
     lost = [f"{c} ({-r['at_least']:.3f})" for c, r in rows.items() if r["at_least"] <= -margin]
     if lost: why.append(f"a loss of {margin:g} IoU or more cannot be ruled out for {', '.join(lost)}")
-    return dict(passes=not why, why=why, p=p, gain=float(d.mean()), new=float(mean(new).mean()), old=float(mean(old).mean()), groups=g, images=len(new), alpha=alpha, margin=margin,
+    return dict(passes=not why, why=why, p=p, gain=float(d.mean()), new=float(mean(new).mean()), old=float(mean(old).mean()), groups=g,
+                images=len(new), alpha=alpha, margin=margin,
                 classes=rows, unjudged=[c for c in classes if c not in rows])
 
 # %% ../../nbs/api/89_monitor_gate.ipynb #89a00019
@@ -84,17 +90,24 @@ def _json(path, what, like): # dict, or None where there is none; for `like` see
     return read_json(path, like, f"it cannot be read as {what}, restore it from a backup") if path.exists() else None
 
 _FROZEN = dict(data=str, alpha=float, margin=float, comparisons=int, by=str, when=str)
-_HELD = _FROZEN | dict(classes=[str], grouped=bool, sha256=str, rules_sha=(str, None), files={...: dict.fromkeys(("group", "image", "mask", "image_sha", "mask_sha", "pixels"), str)})
+_HELD = _FROZEN | dict(classes=[str], grouped=bool, sha256=str, rules_sha=(str, None),
+                       files={...: dict.fromkeys(("group", "image", "mask", "image_sha", "mask_sha", "pixels"), str)})
 _LINES = dict(frozen=_FROZEN | dict(holdout=str, images=int, groups=int), promoted=dict(what=str, model=str, sha256=str, replaces=(str, None), by=str, when=str, source=str, test={}), # of the history
-              compared=dict(comparison=int, candidate=str, against=str, holdout=str, by=str, when=str, test=dict(passes=bool, why=[str], groups=int, images=int, classes={...: dict(gain=float, at_least=float, groups=int)}, unjudged=[str]) | dict.fromkeys(("gain", "p", "new", "old", "alpha", "margin"), float)))
+              compared=dict(comparison=int, candidate=str, against=str, holdout=str, by=str, when=str,
+                            test=dict(passes=bool, why=[str], groups=int, images=int, classes={...: dict(gain=float, at_least=float, groups=int)},
+                                      unjudged=[str]) | dict.fromkeys(("gain", "p", "new", "old", "alpha", "margin"), float)))
 
 def _sound(r): # is a line of the history as it was written?
-    t = r.get("test", {}); return looks_like(r, _LINES[r["what"]]) and (r["what"] != "compared" or looks_like([t.get("invented", {}), t.get("patterns", dict(rows=[], warning=""))], [({...: [float]}, dict(rows=[dict(pattern=str, gain=float, mean=float, n=int)], warning=str))]))
+    t = r.get("test", {})
+    return looks_like(r, _LINES[r["what"]]) and (r["what"] != "compared"
+                                                 or looks_like([t.get("invented", {}), t.get("patterns", dict(rows=[], warning=""))],
+                                                               [({...: [float]}, dict(rows=[dict(pattern=str, gain=float, mean=float, n=int)], warning=str))]))
 
 def fingerprints(ds)->dict: # {name: dict(group, image, mask: paths in the folder, image_sha, mask_sha, pixels)}
     "What is kept of each image of a data set."
     rel = lambda p: Path(p).relative_to(ds.root).as_posix()
-    return {n: dict(group=ds.groups[i] if ds.groups else n, image=rel(ds.paths[i]), mask=rel(ds.masks[i]), image_sha=file_sha(ds.paths[i]), mask_sha=file_sha(ds.masks[i]), pixels=pixel_sha(ds[i].pixels)) for i, n in enumerate(ds.names)}
+    return {n: dict(group=ds.groups[i] if ds.groups else n, image=rel(ds.paths[i]), mask=rel(ds.masks[i]), image_sha=file_sha(ds.paths[i]),
+                    mask_sha=file_sha(ds.masks[i]), pixels=pixel_sha(ds[i].pixels)) for i, n in enumerate(ds.names)}
 
 # %% ../../nbs/api/89_monitor_gate.ipynb #89a00020
 def freeze(registry, data, by:str=None, alpha:float=.05, margin:float=.03, comparisons:int=3, replace:bool=False)->dict: # a folder with masks; who; see `decide`; how many comparisons it is to serve; another hold-out follows on the one before
@@ -106,14 +119,18 @@ def freeze(registry, data, by:str=None, alpha:float=.05, margin:float=.03, compa
     if comparisons != int(comparisons) or comparisons < 1: raise BadInput(f"comparisons={comparisons!r} must be a whole number, 1 or above")
     if not ds.classes: raise BadInput(f"{ds.root}: does not name its classes, list them in dataset.json")
     files = fingerprints(ds); n, need = len({f["group"] for f in files.values()}), needed(alpha/comparisons)
-    if n < need: raise BadInput(f"{ds.root}: the hold-out is too small to tell: {n} groups cannot give a p below {.5**n:.2g}, and {alpha:g}/{comparisons} is needed; give {need} groups or more, or plan fewer comparisons")
+    if n < need:
+        raise BadInput(f"{ds.root}: the hold-out is too small to tell: {n} groups cannot give a p below {.5**n:.2g}, and {alpha:g}/{comparisons} is needed; give {need} groups or more, or plan fewer comparisons")
     rules = ds.root/"dataset.json"                                                                      # may say how the colours of a mask are read
-    rule = dict(alpha=alpha, margin=margin, comparisons=int(comparisons)); body = dict(format="semiml hold-out 1", data=str(ds.root.resolve()), classes=list(ds.classes), grouped=bool(ds.groups), **rule, rules_sha=file_sha(rules) if rules.exists() else None, files=files)
+    rule = dict(alpha=alpha, margin=margin, comparisons=int(comparisons))
+    body = dict(format="semiml hold-out 1", data=str(ds.root.resolve()), classes=list(ds.classes), grouped=bool(ds.groups), **rule,
+                rules_sha=file_sha(rules) if rules.exists() else None, files=files)
     with locked(registry, make=True):
         old = [_json(p, "a hold-out", _HELD) for p in sorted(registry.glob("holdout*.json"))]; path = registry/"holdout.json"
         if old and not replace: raise BadInput(f"{registry}: has a hold-out already, which stays; when it is spent, replace it by images that it does not hold")
         used = {f["pixels"] for o in old for f in o["files"].values()}
-        if twice := [k for k, f in files.items() if f["pixels"] in used]: raise BadInput(f"{ds.root}: {twice[0]} was in a hold-out before and is spent, give other images")
+        if twice := [k for k, f in files.items() if f["pixels"] in used]:
+            raise BadInput(f"{ds.root}: {twice[0]} was in a hold-out before and is spent, give other images")
         if path.exists(): atomic_write(registry/f"holdout_{len(old):03d}.json", path.read_bytes())
         body |= dict(sha256=_sha(body), by=by, when=_now()); atomic_write(path, json.dumps(body, indent=1))
         _append(registry, dict(what="frozen", holdout=body["sha256"], by=by, when=body["when"], data=body["data"], images=len(files), groups=n, **rule))
@@ -124,13 +141,16 @@ def holdout(registry)->tuple: # record, Dataset of its images in the order of th
     from semiml.datasets import open_dataset
     rec = _json(Path(registry)/"holdout.json", "a hold-out", _HELD); tell = "the hold-out is frozen: restore the file"
     if rec is None: raise BadInput(f"{registry}: is no registry, make one with semiml gate init {registry} --hold-out FOLDER")
-    if _sha({k: v for k, v in rec.items() if k not in ("sha256", "by", "when")}) != rec["sha256"]: raise BadInput(f"{registry}/holdout.json: was edited since {rec['when']}, but the rules are frozen with the hold-out: restore the file")
-    root = Path(rec["data"]); frozen = [(f[k], f[f"{k}_sha"]) for f in rec["files"].values() for k in ("image", "mask")] + [("dataset.json", rec["rules_sha"])]*bool(rec["rules_sha"])
+    if _sha({k: v for k, v in rec.items() if k not in ("sha256", "by", "when")}) != rec["sha256"]:
+        raise BadInput(f"{registry}/holdout.json: was edited since {rec['when']}, but the rules are frozen with the hold-out: restore the file")
+    root = Path(rec["data"])
+    frozen = [(f[k], f[f"{k}_sha"]) for f in rec["files"].values() for k in ("image", "mask")] + [("dataset.json", rec["rules_sha"])]*bool(rec["rules_sha"])
     for name, sha in frozen:
         if not (p := root/name).is_file(): raise BadInput(f"{p}: is gone, but {tell}")
         if file_sha(p) != sha: raise BadInput(f"{p}: has changed since {rec['when']}, but {tell}")
     ds = open_dataset(root, masks=True, allow_mixed_pixel_size=True, check=False)
-    if not 0 < rec["alpha"] < .5 or not 0 < rec["margin"] < 1 or rec["comparisons"] < 1 or (odd := rec["files"].keys() - set(ds.names)) or not rec["files"]: raise BadInput(f"{registry}/holdout.json: does not belong to the images in {root}, but {tell}")
+    if not 0 < rec["alpha"] < .5 or not 0 < rec["margin"] < 1 or rec["comparisons"] < 1 or (odd := rec["files"].keys() - set(ds.names)) or not rec["files"]:
+        raise BadInput(f"{registry}/holdout.json: does not belong to the images in {root}, but {tell}")
     return rec, ds.subset([ds.names.index(n) for n in rec["files"]])
 
 # %% ../../nbs/api/89_monitor_gate.ipynb #89a00022
@@ -141,7 +161,8 @@ def locked(folder, make:bool=False):
     if not make and not folder.is_dir(): raise BadInput(f"{folder}: there is no such folder")
     try: folder.mkdir(parents=True, exist_ok=True); lock = filelock.FileLock(folder/".lock"); lock.acquire(timeout=0)
     except filelock.Timeout: print(f"semiml: {folder}: another process is at work, waiting for it", file=sys.stderr); lock.acquire()
-    except OSError as e: raise CannotSave(e.errno, f"{folder}: cannot be locked ({os.strerror(e.errno or 5).lower()}), free or change the folder and run again") from e
+    except OSError as e:
+        raise CannotSave(e.errno, f"{folder}: cannot be locked ({os.strerror(e.errno or 5).lower()}), free or change the folder and run again") from e
     try:
         for p in [*folder.glob(".*.tmp"), *folder.glob("models/.new*")]: shutil.rmtree(p) if p.is_dir() else p.unlink()
         if (now := promoted(folder)) and now not in history(folder, pending=False): _append(folder, now)
@@ -169,7 +190,8 @@ def read_lines(path)->list:
 def history(registry, pending:bool=True)->list: # of dicts, the oldest first; with a promotion whose line a killed process did not write
     "What happened: frozen, compared, promoted."
     out = [r for r in read_lines(Path(registry)/"history.jsonl") if r.get("what") in [*_LINES]]
-    if not all(map(_sound, out)): raise BadInput(f"{registry}/history.jsonl: a line was edited, restore it from a backup") # left out, it would be a comparison more
+    if not all(map(_sound, out)):
+        raise BadInput(f"{registry}/history.jsonl: a line was edited, restore it from a backup") # left out, it would be a comparison more
     return out + ([now] if pending and (now := promoted(registry)) and now not in out else [])
 
 # %% ../../nbs/api/89_monitor_gate.ipynb #89a00024
@@ -179,11 +201,14 @@ def predictions(folder, rec, ds)->list: # of (H, W)
     if (folder/"config.json").exists():
         from semiml.segnet import load, predict
         net = load(folder)
-        if net.classes and list(net.classes) != classes: raise BadInput(f"the candidate knows {', '.join(net.classes)}, but the hold-out has {', '.join(classes)}: train it with the same classes in the same order")
-        if (k := net.settings["n_classes"]) != len(classes): raise BadInput(f"the candidate knows {k} classes, but the hold-out has {len(classes)}: train it with the same classes")
+        if net.classes and list(net.classes) != classes:
+            raise BadInput(f"the candidate knows {', '.join(net.classes)}, but the hold-out has {', '.join(classes)}: train it with the same classes in the same order")
+        if (k := net.settings["n_classes"]) != len(classes):
+            raise BadInput(f"the candidate knows {k} classes, but the hold-out has {len(classes)}: train it with the same classes")
         return [predict(net, ds[i].pixels).argmax(0).astype(np.uint8) for i in range(len(ds))]
     from semiml.micrograph import read_mask
-    if missing := [n for n in ds.names if not (folder/f"{n}.png").is_file()]: raise BadInput(f"the candidate is no network and has no mask {missing[0]}.png: give a network's folder, or one with a mask for each image of the hold-out")
+    if missing := [n for n in ds.names if not (folder/f"{n}.png").is_file()]:
+        raise BadInput(f"the candidate is no network and has no mask {missing[0]}.png: give a network's folder, or one with a mask for each image of the hold-out")
     return [read_mask(folder/f"{n}.png", classes) for n in ds.names]
 
 def score(folder, rec, ds)->tuple: # iou (N, C), invented (N, C)
@@ -191,14 +216,16 @@ def score(folder, rec, ds)->tuple: # iou (N, C), invented (N, C)
     out = []
     for i, p in enumerate(predictions(folder, rec, ds)):
         t = ds.mask(i)
-        if p.shape != t.shape: raise BadInput(f"the candidate's mask of {ds.names[i]} is {p.shape[1]} x {p.shape[0]} px, but the image {t.shape[1]} x {t.shape[0]} px: predict the image as it is")
+        if p.shape != t.shape:
+            raise BadInput(f"the candidate's mask of {ds.names[i]} is {p.shape[1]} x {p.shape[0]} px, but the image {t.shape[1]} x {t.shape[0]} px: predict the image as it is")
         out.append(image_scores(p, t, len(rec["classes"])))
     return tuple(np.stack(o) for o in zip(*out))
 
 def no_leak(rec, seen=(), folders=()):
     "Raises `BadInput` where an image (by the hash of its pixels), or one of its group, is in the hold-out `rec`. `seen`: hashes; `folders` of training images."
     from semiml.datasets import open_dataset
-    own, lamellae = {f["pixels"]: n for n, f in rec["files"].items()}, {f["group"] for f in rec["files"].values()} if rec["grouped"] else set(); tell = "must not be trained on: take it out and train again"
+    own, lamellae = {f["pixels"]: n for n, f in rec["files"].items()}, {f["group"] for f in rec["files"].values()} if rec["grouped"] else set()
+    tell = "must not be trained on: take it out and train again"
     if hit := sorted(own[s] for s in set(seen) & set(own)): raise BadInput(f"the candidate was trained on {hit[0]}, which is in the hold-out and {tell}")
     for f in folders:
         ds = open_dataset(f, allow_mixed_pixel_size=True, check=False)
@@ -209,13 +236,15 @@ def no_leak(rec, seen=(), folders=()):
 # %% ../../nbs/api/89_monitor_gate.ipynb #89a00025
 def check(registry, candidate, by:str=None, promote:bool=False, trained_on=())->dict: # folders; who asks; let it take over if it passes; folders of its training images
     "Compare a candidate with the promoted model; what `decide` says, with comparison (its number; None: none was made) and promoted. The same question again gets the recorded answer and costs nothing. Raises `BadInput`, `CannotSave`."
-    registry, by, candidate = Path(registry), _who(by), Path(candidate); source = next((candidate/k for k in ("model", "masks") if (candidate/k).is_dir()), candidate)
+    registry, by, candidate = Path(registry), _who(by), Path(candidate)
+    source = next((candidate/k for k in ("model", "masks") if (candidate/k).is_dir()), candidate)
     if not source.is_dir(): raise BadInput(f"{candidate}: there is no such folder")
     with locked(registry):
         rec, ds = holdout(registry); new = registry/"models"/f".new{os.getpid()}"
         try:
             try: shutil.copytree(source, new)
-            except OSError as e: raise CannotSave(e.errno or 5, f"{registry}: the candidate cannot be copied there ({e}), free or change the folder and run again") from e
+            except OSError as e:
+                raise CannotSave(e.errno or 5, f"{registry}: the candidate cannot be copied there ({e}), free or change the folder and run again") from e
             no_leak(rec, (_json(new/"config.json", "a description", ({}, dict(trained_on=[str]))) or {}).get("trained_on", ()), trained_on)
             v = _verdict(registry, rec, ds, new, sha := folder_sha(new), by)
             if promote and v["passes"]: _promote(registry, new, sha, by, candidate, v)
@@ -226,19 +255,27 @@ def per_pattern(new, old, patterns, groups)->dict: # mean IoU of each image; its
     "The new model pattern by pattern, with its gain, and whether one of them falls behind; no part of the test."
     from semiml.patterns import by_pattern, falls_behind, warning # imports PyTorch, and the command line's help does not wait for it
     rows, was = by_pattern(new, patterns, groups), {r["pattern"]: r["mean"] for r in by_pattern(old, patterns, groups) if "mean" in r}
-    return dict(rows=[{k: v for k, v in (r | dict(gain=r["mean"] - was[r["pattern"]])).items() if not isinstance(v, float) or math.isfinite(v)} for r in rows if "mean" in r], warning=warning(falls_behind(new, patterns, groups), "mean IoU"))
+    return dict(rows=[{k: v for k, v in (r | dict(gain=r["mean"] - was[r["pattern"]])).items() if not isinstance(v, float) or math.isfinite(v)}
+                      for r in rows if "mean" in r], warning=warning(falls_behind(new, patterns, groups), "mean IoU"))
 
 def _verdict(registry, rec, ds, new, sha, by):
-    now, log = promoted(registry), [r for r in history(registry) if r["what"] == "compared" and r["holdout"] == rec["sha256"]]; no = dict(passes=False, comparison=None)
-    if now is None and any(r["what"] == "promoted" for r in history(registry)): raise BadInput(f"{registry}/promoted.json: is gone, though the history tells of a promoted model, restore it from a backup")
-    if now is None: iou, _ = score(new, rec, ds); return no | dict(passes=True, why=[], new=float(by_group(np.nanmean(iou, 1), [f["group"] for f in rec["files"].values()]).mean()))
+    now, log = promoted(registry), [r for r in history(registry) if r["what"] == "compared" and r["holdout"] == rec["sha256"]]
+    no = dict(passes=False, comparison=None)
+    if now is None and any(r["what"] == "promoted" for r in history(registry)):
+        raise BadInput(f"{registry}/promoted.json: is gone, though the history tells of a promoted model, restore it from a backup")
+    if now is None:
+        iou, _ = score(new, rec, ds)
+        return no | dict(passes=True, why=[], new=float(by_group(np.nanmean(iou, 1), [f["group"] for f in rec["files"].values()]).mean()))
     if now["sha256"] == sha: return no | dict(why=["this is the promoted model"])
-    if folder_sha(old := registry/"models"/now["model"]) != now["sha256"]: raise BadInput(f"{old}: the promoted model has changed since {now['when']}, restore it from a backup")
+    if folder_sha(old := registry/"models"/now["model"]) != now["sha256"]:
+        raise BadInput(f"{old}: the promoted model has changed since {now['when']}, restore it from a backup")
     if again := [r for r in log if (r["candidate"], r["against"]) == (sha, now["sha256"])]: return again[-1]["test"] | dict(comparison=again[-1]["comparison"])
-    if len(log) >= rec["comparisons"]: return no | dict(why=[f"the hold-out is spent: it was frozen for {rec['comparisons']} comparisons; freeze another one of new images"])
+    if len(log) >= rec["comparisons"]:
+        return no | dict(why=[f"the hold-out is spent: it was frozen for {rec['comparisons']} comparisons; freeze another one of new images"])
     (a, wild), (b, tame) = score(new, rec, ds), score(old, rec, ds)
     v = decide(a, b, [f["group"] for f in rec["files"].values()], rec["classes"], rec["alpha"]/rec["comparisons"], rec["margin"])
-    v["invented"] = {c: [float(np.nanmean(o[:, i])) for o in (wild, tame)] for i, c in enumerate(rec["classes"]) if not np.isnan(wild[:, i]).all()} # share of the pixels, new and old
+    # share of the pixels, new and old
+    v["invented"] = {c: [float(np.nanmean(o[:, i])) for o in (wild, tame)] for i, c in enumerate(rec["classes"]) if not np.isnan(wild[:, i]).all()}
     if ds.patterns: v["patterns"] = per_pattern(np.nanmean(a, 1), np.nanmean(b, 1), ds.patterns, [f["group"] for f in rec["files"].values()])
     _append(registry, dict(what="compared", comparison=len(log) + 1, candidate=sha, against=now["sha256"], holdout=rec["sha256"], by=by, when=_now(), test=v))
     return v | dict(comparison=len(log) + 1)
@@ -251,46 +288,3 @@ def _promote(registry, new, sha, by, candidate, v):
     elif folder_sha(home) != sha: raise BadInput(f"{home}: is not what was promoted there once, restore it or move it away")
     record = dict(what="promoted", model=home.name, sha256=sha, replaces=now and now["model"], by=by, when=_now(), source=str(candidate.resolve()), test=v)
     atomic_write(registry/"promoted.json", json.dumps(record, indent=1)); _append(registry, record)
-
-# %% ../../nbs/api/89_monitor_gate.ipynb #89a00040
-def gate_init(args):
-    "`semiml gate init`: a registry of models with a frozen hold-out."
-    rec = freeze(args.registry, args.hold_out, args.by, args.alpha, args.margin, args.comparisons, args.replace); groups = {f["group"] for f in rec["files"].values()}
-    print(f"{len(rec['files'])} images of {len(groups)} groups are frozen as the hold-out of {args.registry} ({rec['sha256'][:16]}), for {rec['comparisons']} comparisons")
-    if not rec["grouped"]: print(f"semiml: {args.hold_out}: no groups are given, so its images count as independent; if some are of one lamella, name them in dataset.json", file=sys.stderr)
-
-def gate_check(args):
-    "`semiml gate check`: a candidate beside the promoted model; exit code 1 where it is refused."
-    v = check(args.registry, args.candidate, args.by, args.promote, args.trained_on or ())
-    if "p" in v:
-        print(f"mean IoU {v['old']:.4f} -> {v['new']:.4f} ({v['gain']:+.4f}), p = {v['p']:.3g} ({v['images']} images, {v['groups']} groups; level {v['alpha']:.3g}, comparison {v['comparison']})")
-        for c, r in v["classes"].items(): print(f"  {c:16} {r['gain']:+.4f}, at least {r['at_least']:+.4f} ({r['groups']} groups)")
-        if v["unjudged"]: print(f"  in fewer than two groups, not judged: {', '.join(v['unjudged'])}")
-        if o := v.get("patterns"): print(*(f"  on {r['pattern']:13} {r['gain']:+.4f}, now {r['mean']:.4f} ({r['n']} groups)" for r in o["rows"]), f"  {o['warning']}", sep="\n")
-        for c, (a, b) in v.get("invented", {}).items():
-            if a > 1.2*b + 1e-4: print(f"semiml: {c} is invented where there is none on {a:.2%} of the pixels, {b:.2%} before; this is not part of the test", file=sys.stderr)
-    elif v["passes"]: print(f"there was no model yet, so the first one needs no comparison; mean IoU {v['new']:.4f}")
-    print("promoted" if v["promoted"] else "passes" if v["passes"] else "refused: " + "; ".join(v["why"]))
-    return 0 if v["passes"] else 1
-
-def gate_history(args):
-    "`semiml gate history`: the decisions so far."
-    if not Path(args.registry).is_dir(): raise BadInput(f"{args.registry}: there is no such folder")
-    for r in history(args.registry):
-        t = r.get("test", {}); head = f"{r['when']}  {r['by']:12} {r['what']:9}"
-        if r["what"] == "frozen": print(head, f"hold-out {r['holdout'][:16]}: {r['images']} images, {r['groups']} groups of {r['data']}; alpha {r['alpha']:g}, margin {r['margin']:g}, {r['comparisons']} comparisons")
-        elif r["what"] == "compared": print(head, f"{r['candidate'][:16]} with {r['against'][:16]}, comparison {r['comparison']}: gain {t['gain']:+.4f}, p = {t['p']:.3g},", "passes" if t["passes"] else "refused")
-        else: print(head, f"{r['model']}", f"in place of {r['replaces']}" if r["replaces"] else "as the first", f"from {r['source']}")
-
-def add_parsers(top, add): # the subparsers, and add(to, name, run, options, help) of `semiml.cli` -> those of gate, for `retrain.add_parsers`
-    "The parsers of `semiml gate`."
-    sub = top.add_parser("gate", help="let a retrained model take over only if it is better").add_subparsers(metavar="COMMAND", required=True)
-    def begin(name, run, help): q = add(sub, name, run, "", help); q.add_argument("registry", help="folder of the registry"); return q
-    q = begin("init", gate_init, "make a registry of models with a frozen hold-out"); q.add_argument("--by", help="your name; the default is that of the login")
-    q.add_argument("--hold-out", required=True, metavar="FOLDER", help="images with masks that nobody trains on, with groups in dataset.json"); q.add_argument("--alpha", type=float, default=.05, help="chance of a wrong promotion over the life of the hold-out")
-    q.add_argument("--margin", type=float, default=.03, help="loss of IoU of a class that is bearable"); q.add_argument("--comparisons", type=int, default=3, help="how many candidates the hold-out is to judge")
-    q.add_argument("--replace", action="store_true", help="follow on a spent hold-out")
-    q = begin("check", gate_check, "compare a candidate with the promoted model; exit code 1 where it is refused"); q.add_argument("--by", help="your name; the default is that of the login")
-    q.add_argument("candidate", help="folder of a network, or of a mask NAME.png for each image of the hold-out"); q.add_argument("--promote", action="store_true", help="let it take over if it passes")
-    q.add_argument("--trained-on", action="append", metavar="FOLDER", help="its training images, to be compared with the hold-out; may be given several times")
-    begin("history", gate_history, "who replaced what, when, on which grounds"); return sub

@@ -8,7 +8,6 @@ __all__ = ['SCALES', 'MODELS', 'FILM', 'TAU', 'ALPHA', 'MARGIN', 'COMPARISONS', 
 
 # %% ../../nbs/api/99_monitor_gate_tables.ipynb #99d00003
 from functools import lru_cache
-from pathlib import Path
 import numpy as np, scipy
 from scipy.ndimage import binary_dilation, gaussian_filter
 from ..core import seed_for
@@ -21,7 +20,8 @@ SCALES:dict = dict( # lamellae, drawings of each model, trials, images of a lame
     ci=dict(lamellae=14, drawings=6, trials=12, per=2, at=12, curve=(6, 12), shape=(64, 96), five=4),
     cpu=dict(lamellae=60, drawings=24, trials=200, per=3, at=16, curve=(4, 6, 8, 12, 16, 24, 32, 48), shape=(96, 128), five=200),
     paper=dict(lamellae=60, drawings=100, trials=2000, per=3, at=16, curve=(4, 6, 8, 12, 16, 24, 32, 48), shape=(96, 128), five=2000))
-MODELS = {"old": (.7, .7), "gate equal": (.7, .7), "gate better": (.6, .6), "gate worse": (.8, .8), "gate one class worse": (.3, .87)} # px of displacement: elsewhere, and around the film
+# px of displacement: elsewhere, and around the film
+MODELS = {"old": (.7, .7), "gate equal": (.7, .7), "gate better": (.6, .6), "gate worse": (.8, .8), "gate one class worse": (.3, .87)}
 FILM, TAU, ALPHA, MARGIN, COMPARISONS = "high-k", .12, .05, .03, 3 # the class; spread of the factor (of its logarithm); as the defaults of `gate.freeze`
 
 def displaced(truth, px, rng, wander_px:float=4.)->np.ndarray: # (H, W) class numbers; standard deviation of each coordinate, number or (H, W) -> (H, W)
@@ -33,7 +33,9 @@ def displaced(truth, px, rng, wander_px:float=4.)->np.ndarray: # (H, W) class nu
 @lru_cache(4)
 def scenes(scale:str, seed:int)->tuple:
     "Masks [lamella][image], and the names of the classes that occur."
-    s = SCALES[scale]; made = [[tem.scene("finfet_gate", (seed, l, i), lamella=(seed, l), shape=s["shape"], pixel_size_nm=1.) for i in range(s["per"])] for l in range(s["lamellae"])]
+    s = SCALES[scale]
+    made = [[tem.scene("finfet_gate", (seed, l, i), lamella=(seed, l), shape=s["shape"], pixel_size_nm=1.) for i in range(s["per"])]
+            for l in range(s["lamellae"])]
     n = 1 + max(int(o.mask.max()) for row in made for o in row)
     return [[o.mask for o in row] for row in made], made[0][0].classes[:n]
 
@@ -54,9 +56,13 @@ GATES = ("gate", "gate, one comparison", "lamellae, no look at classes", "images
 
 def trial(new, old, names)->dict: # (lamellae, images, classes) IoU each -> {gate: promoted}
     "What each gate says."
-    g, per = new.shape[:2]; a, b = new.reshape(g*per, -1), old.reshape(g*per, -1); groups = np.repeat(np.arange(g), per); strict = decide(a, b, groups, names, ALPHA/COMPARISONS, MARGIN); d = np.nanmean(a, 1) - np.nanmean(b, 1)
+    g, per = new.shape[:2]; a, b = new.reshape(g*per, -1), old.reshape(g*per, -1)
+    groups = np.repeat(np.arange(g), per); strict = decide(a, b, groups, names, ALPHA/COMPARISONS, MARGIN)
+    d = np.nanmean(a, 1) - np.nanmean(b, 1)
     once_ = strict["p"] <= ALPHA and .5**g <= ALPHA and all(at_least(v, ALPHA) > -MARGIN for v in by_group(a - b, groups).T if (~np.isnan(v)).sum() > 1)
-    return dict(zip(GATES, (strict["passes"], bool(once_), strict["p"] <= ALPHA, bool(scipy.stats.ttest_1samp(d, 0, alternative="greater").pvalue <= ALPHA and all(at_least(v, ALPHA) > -MARGIN for v in (a - b).T)), bool(d.mean() > 0))))
+    return dict(zip(GATES, (strict["passes"], bool(once_), strict["p"] <= ALPHA,
+                            bool(scipy.stats.ttest_1samp(d, 0, alternative="greater").pvalue <= ALPHA
+                                 and all(at_least(v, ALPHA) > -MARGIN for v in (a - b).T)), bool(d.mean() > 0))))
 
 def drawings(rng, s, at, n):
     "(n, at): of n models, which drawing each takes of a lamella, for each lamella anew and never the same twice."
@@ -74,7 +80,8 @@ def five_in_a_row(scale:str, seed:int, at:int)->dict: # shares of hold-outs on w
     "Candidates that are as good as the old model, one after the other on one hold-out, until one passes: at the level 0.05 each, five of them; and by the gate, which stops after its three."
     s, names, old, n = SCALES[scale], scenes(scale, seed)[1], bank(scale, seed, "old"), np.zeros(3)
     for t in range(s["five"]):
-        rng = np.random.default_rng(seed_for(seed, "row", at, t)); l = rng.choice(s["lamellae"], at, replace=False); b, *new = (old[k, l] for k in drawings(rng, s, at, 6)); said = [trial(a, b, names) for a in new]
+        rng = np.random.default_rng(seed_for(seed, "row", at, t)); l = rng.choice(s["lamellae"], at, replace=False)
+        b, *new = (old[k, l] for k in drawings(rng, s, at, 6)); said = [trial(a, b, names) for a in new]
         n += [any(v["gate, one comparison"] for v in said), any(v["gate"] for v in said[:COMPARISONS]), any(v["mean is higher"] for v in said)]
     return dict(zip(("uncorrected", "gate", "mean is higher"), n/s["five"]))
 
@@ -85,12 +92,17 @@ def interval(k:int, n:int)->tuple:
 # %% ../../nbs/api/99_monitor_gate_tables.ipynb #99d00010
 def row(scale:str, seed:int, model:str)->dict:
     "A cell: how often gates promote a model that is better, the same, or worse."
-    s, names, new, old = SCALES[scale], scenes(scale, seed)[1], bank(scale, seed, model), np.roll(bank(scale, seed, "old"), 1, 0); d = np.nanmean(new - old, (0, 2)); m = np.nanmean(new, 3) - np.nanmean(old, 3)
-    got, n = trials(scale, seed, model, s["at"]); out = {"true gain": round(float(m.mean()), 9) + 0., "true gain of the worst class": round(float(np.nanmean(d, 0).min()), 9) + 0., "spread of a lamella": float((m.mean(2)).std()), "lamellae": s["at"], "trials": n}
+    s, names, new, old = SCALES[scale], scenes(scale, seed)[1], bank(scale, seed, model), np.roll(bank(scale, seed, "old"), 1, 0)
+    d = np.nanmean(new - old, (0, 2)); m = np.nanmean(new, 3) - np.nanmean(old, 3)
+    got, n = trials(scale, seed, model, s["at"])
+    out = {"true gain": round(float(m.mean()), 9) + 0., "true gain of the worst class": round(float(np.nanmean(d, 0).min()), 9) + 0.,
+           "spread of a lamella": float((m.mean(2)).std()), "lamellae": s["at"], "trials": n}
     for k, v in got.items(): low, high = interval(v, n); out |= {f"promoted/{k}": v/n, f"promoted/{k}/low": low, f"promoted/{k}/high": high}
     if model == "gate equal": out |= {f"any of several/{k}": float(v) for k, v in five_in_a_row(scale, seed, s["at"]).items()}
     curve = {str(g): trials(scale, seed, model, g)[0] for g in s["curve"]}
-    return cell("guide", model, seed, scale, "simulated", out, {k: v for k, v in s.items()} | dict(models=MODELS, alpha=ALPHA, margin=MARGIN, comparisons=COMPARISONS, tau=TAU), curve=curve, classes={c: float(v) for c, v in zip(names, np.nanmean(d, 0))})
+    return cell("guide", model, seed, scale, "simulated", out, {k: v for k, v in s.items()}
+                | dict(models=MODELS, alpha=ALPHA, margin=MARGIN, comparisons=COMPARISONS, tau=TAU), curve=curve,
+                classes={c: float(v) for c, v in zip(names, np.nanmean(d, 0))})
 
 def run_gate(out, scale:str="cpu", seeds=(0,)):
     "The cells of the gate that are missing in the folder `out`, one file each. Raises `BadInput`, `CannotSave`."
@@ -100,13 +112,16 @@ def run_gate(out, scale:str="cpu", seeds=(0,)):
 def draw(cells:list): # a matplotlib figure; cells of `run_gate`
     "Promoted share against the size of the hold-out, for each kind of candidate; bars are Wilson intervals over all seeds."
     import matplotlib.pyplot as plt
-    kinds = [k for k in list(MODELS)[1:] if any(c["row"] == k for c in cells)]; fig, axs = plt.subplots(1, len(kinds), figsize=(2.6*len(kinds), 2.9), dpi=90, layout="constrained", sharey=True, squeeze=False)
+    kinds = [k for k in list(MODELS)[1:] if any(c["row"] == k for c in cells)]
+    fig, axs = plt.subplots(1, len(kinds), figsize=(2.6*len(kinds), 2.9), dpi=90, layout="constrained", sharey=True, squeeze=False)
     for ax, kind in zip(axs[0], kinds):
         mine = [c for c in cells if c["row"] == kind]; sizes = [int(g) for g in mine[0]["curve"]]; n = sum(c["metrics"]["trials"] for c in mine)
         for gate, style in zip(GATES, ("C0o-", "C0o:", "C2v--", "C1^--", "C3s--")):
             k = np.array([sum(c["curve"][str(g)][gate] for c in mine) for g in sizes]); low, high = np.array([interval(v, n) for v in k]).T
             ax.errorbar(sizes, k/n, (np.maximum(k/n - low, 0), np.maximum(high - k/n, 0)), fmt=style, ms=3, lw=1, label=gate)
         gain, worst = (np.mean([c["metrics"][m] for c in mine]) for m in ("true gain", "true gain of the worst class"))
-        ax.set(title=f"{kind.removeprefix('gate ')}\ntrue gain {gain:+.3f}, worst class {worst:+.3f}", xlabel="lamellae in the hold-out", ylim=(-.03, 1.03), xscale="log"); ax.set_xticks(sizes, sizes, fontsize=7); ax.minorticks_off(); ax.title.set_size(8)
+        ax.set(title=f"{kind.removeprefix('gate ')}\ntrue gain {gain:+.3f}, worst class {worst:+.3f}", xlabel="lamellae in the hold-out",
+               ylim=(-.03, 1.03), xscale="log")
+        ax.set_xticks(sizes, sizes, fontsize=7); ax.minorticks_off(); ax.title.set_size(8)
         if kind != "gate better": ax.axhline(ALPHA, color="k", ls=":", lw=.8)
     axs[0][0].set_ylabel("promoted"); fig.legend(*axs[0][0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=len(GATES)); return fig

@@ -18,9 +18,11 @@ from ..core import BadInput, atomic_write, read_json
 TOOL = dict(inside=.7, outside=.36, bloom=.8, bloom_nm=3.5, halo=.1, halo_nm=6., beam_nm=1.4, dose_e_per_px=60., yield_=.8, read_e=1., charging=.06, charging_px=40., charging_memory=.2, # see `sim.sem_image.SETTINGS`
             jitter_px=.2, jitter_rho=.6, mains_px=.1, mains_cycles=.07, flicker=.01, black=24., white=140.)
 LINES = dict(cd_nm=24., pitch_nm=48., ler_sigma_nm=.7, ler_xi_nm=10., ler_hurst=.6)
-LOT = dict(cd=.15, dose=.03, beam=.03, gain=.01, outside=.004, charging=.1) # standard deviations between lots when all is well: nm; shares; shares; shares; yield; shares. Assumed, not measured in a fab
+# standard deviations between lots when all is well: nm; shares; shares; shares; yield; shares. Assumed, not measured in a fab
+LOT = dict(cd=.15, dose=.03, beam=.03, gain=.01, outside=.004, charging=.1)
 IMAGE = dict(cd=.1, dose=.01) # and between the images of a lot
-CHANGES = {"none": {}, "dose -20 %": dict(dose=.8), "defocus": dict(beam=1.3), "charging": dict(charging=1.8), "CD +0.5 nm": dict(cd=.5), "contrast": dict(gain=.92), "new material": dict(outside=.03)} # factors; CD (nm) and yield are added
+CHANGES = {"none": {}, "dose -20 %": dict(dose=.8), "defocus": dict(beam=1.3), "charging": dict(charging=1.8), "CD +0.5 nm": dict(cd=.5),
+           "contrast": dict(gain=.92), "new material": dict(outside=.03)} # factors; CD (nm) and yield are added
 
 def line_lot(
     seed, n:int=6, change:dict=None, # An int or a tuple of ints; images; a value of `CHANGES`
@@ -32,22 +34,32 @@ def line_lot(
     from semiml.physics import seeded
     from semiml.sim import sem
     from semiml.sim.shapes import rough_edges
-    change, seed = change or {}, tuple(seed) if isinstance(seed, (tuple, list)) else (int(seed),); rng = np.random.default_rng(seed); z = dict(zip(LOT, rng.standard_normal(len(LOT))))
+    change, seed = change or {}, tuple(seed) if isinstance(seed, (tuple, list)) else (int(seed),)
+    rng = np.random.default_rng(seed); z = dict(zip(LOT, rng.standard_normal(len(LOT))))
     if odd := sorted(set(change) - set(LOT)): raise BadInput(f"a lot cannot change in {odd[0]!r}, only in {', '.join(LOT)}")
-    f = {k: change.get(k, 1.)*math.exp(lot[k]*z[k]) for k in ("dose", "beam", "gain", "charging")}; p = TOOL | {k: TOOL[k]*f[o] for k, o in (("beam_nm", "beam"), ("charging", "charging"))}
-    p |= dict(outside=TOOL["outside"] + lot["outside"]*z["outside"] + change.get("outside", 0.), white=TOOL["black"] + (TOOL["white"] - TOOL["black"])*f["gain"])
-    cd = LINES["cd_nm"] + lot["cd"]*z["cd"] + change.get("cd", 0.) + IMAGE["cd"]*rng.standard_normal(n); full = side + 2*margin; x = (np.arange(full) + .5)*px; pitch = LINES["pitch_nm"]
-    k = int(full*px//pitch) + 3; rough = rough_edges(rng, n*k*2, full*px*3, px, *(LINES[f"ler_{o}"] for o in ("sigma_nm", "xi_nm", "hurst")))[:, :full].reshape(n, k, 2, full)
+    f = {k: change.get(k, 1.)*math.exp(lot[k]*z[k]) for k in ("dose", "beam", "gain", "charging")}
+    p = TOOL | {k: TOOL[k]*f[o] for k, o in (("beam_nm", "beam"), ("charging", "charging"))}
+    p |= dict(outside=TOOL["outside"] + lot["outside"]*z["outside"] + change.get("outside", 0.), white=TOOL["black"]
+              + (TOOL["white"] - TOOL["black"])*f["gain"])
+    cd = LINES["cd_nm"] + lot["cd"]*z["cd"] + change.get("cd", 0.) + IMAGE["cd"]*rng.standard_normal(n)
+    full = side + 2*margin; x = (np.arange(full) + .5)*px; pitch = LINES["pitch_nm"]
+    k = int(full*px//pitch) + 3
+    rough = rough_edges(rng, n*k*2, full*px*3, px, *(LINES[f"ler_{o}"] for o in ("sigma_nm", "xi_nm", "hurst")))[:, :full].reshape(n, k, 2, full)
     centre = (np.arange(k) - 1)*pitch + rng.uniform(0, pitch, (n, 1)); d = np.full((n, full, full), 1e3, np.float32) # where the stage has stopped is chance
-    for j in range(k): d = np.minimum(d, np.maximum((centre[:, j] - cd/2)[:, None, None] + rough[:, j, 0, :, None] - x, x - (centre[:, j] + cd/2)[:, None, None] - rough[:, j, 1, :, None]))
+    for j in range(k):
+        d = np.minimum(d, np.maximum((centre[:, j] - cd/2)[:, None, None] + rough[:, j, 0, :, None] - x,
+                                     x - (centre[:, j] + cd/2)[:, None, None] - rough[:, j, 1, :, None]))
     g, dose = seeded(seed), p["dose_e_per_px"]*f["dose"]*np.exp(IMAGE["dose"]*rng.standard_normal(n))
     with one_thread():
         moved = tuple(torch.stack(m) for m in zip(*(sem.scan((side, side), p, g, margin_px=margin) for _ in range(n))))
-        return sem.expose(sem.bloom(torch.from_numpy(d).float(), px, p), px, p | dict(dose_e_per_px=torch.from_numpy(dose).float().view(n, 1, 1)), moved, g, margin_px=margin).numpy()
+        return sem.expose(sem.bloom(torch.from_numpy(d).float(), px, p), px, p | dict(dose_e_per_px=torch.from_numpy(dose).float().view(n, 1, 1)),
+                          moved, g, margin_px=margin).numpy()
 
 # %% ../../nbs/api/88_monitor_profile.ipynb #88a00010
-SCALARS = dict(mean="mean gray", dark="gray of the dark class", bright="gray of the bright class", contrast="bright minus dark", fill="share of the bright class", edge_density="share of pixels on a slope",
-               noise="ln of the noise power", grain="slope of the noise variance over gray, by contrast", colour="ln of noise power, middle over high frequencies", sharpness="ln of the power of structure, fine over coarse",
+SCALARS = dict(mean="mean gray", dark="gray of the dark class", bright="gray of the bright class", contrast="bright minus dark",
+               fill="share of the bright class", edge_density="share of pixels on a slope",
+               noise="ln of the noise power", grain="slope of the noise variance over gray, by contrast",
+               colour="ln of noise power, middle over high frequencies", sharpness="ln of the power of structure, fine over coarse",
                shading="darker on leaving the bright class than on entering it, by contrast", cd="mean width of bright lines, px")
 BANDS, FINE, COARSE = (.1, .2, .3, .4, .5), (.06, .2), (.01, .06)               # cycles a pixel
 
@@ -63,20 +75,24 @@ def two_levels(s)->np.ndarray|None: # (H, W) smoothed -> bool, or None where the
 
 def periodogram(a)->tuple: # (H, W) -> power in gray units^2 px^2, frequency in cycles/px, both (H, W//2 + 1)
     "With a Hann window; white noise of variance v has the expected power v everywhere."
-    w = np.outer(*(np.hanning(n + 1)[:-1] for n in a.shape)); return abs(np.fft.rfft2((a - a.mean())*w))**2/(w**2).sum(), np.hypot(np.fft.fftfreq(a.shape[0])[:, None], np.fft.rfftfreq(a.shape[1]))
+    w = np.outer(*(np.hanning(n + 1)[:-1] for n in a.shape))
+    return abs(np.fft.rfft2((a - a.mean())*w))**2/(w**2).sum(), np.hypot(np.fft.fftfreq(a.shape[0])[:, None], np.fft.rfftfreq(a.shape[1]))
 
 def noise_slope(a, on)->float: # image; its bright class
     "Change of the noise variance (Immerkaer 1996) per gray level, between pixels of the two classes that are on no slope; nan where they are few."
-    v, smooth, inner = convolve(a, np.outer((1, -2, 1), (1, -2, 1))/6)**2, gaussian_filter(a, 2.5), np.pad(np.ones(np.subtract(a.shape, 2), bool), 1) # smooth enough that the noise does not choose the pixels
+    # smooth enough that the noise does not choose the pixels
+    v, smooth, inner = convolve(a, np.outer((1, -2, 1), (1, -2, 1))/6)**2, gaussian_filter(a, 2.5), np.pad(np.ones(np.subtract(a.shape, 2), bool), 1)
     flat = inner & (np.hypot(*np.gradient(smooth)) < .05*(smooth[on].mean() - smooth[~on].mean())); b, d = flat & on, flat & ~on
-    return float((v[b].mean() - v[d].mean())/(a[b].mean() - a[d].mean())) if min(b.sum(), d.sum()) > 100 else np.nan # a straight line through single pixels would be too flat: their grays are noisy as well
+    # a straight line through single pixels would be too flat: their grays are noisy as well
+    return float((v[b].mean() - v[d].mean())/(a[b].mean() - a[d].mean())) if min(b.sum(), d.sum()) > 100 else np.nan
 
 # %% ../../nbs/api/88_monitor_profile.ipynb #88a00013
 def shading(a, on, reach:int=24, skip:int=2)->float: # image; its bright class; how far from an edge to look, px; nearer than this is the edge itself
     "Gray after minus before the bright class along the rows, and before minus after the dark one; their mean. Negative where charge stays behind. nan where there are few pixels."
     i, out = np.arange(a.shape[1]), []
     for c in (on, ~on):
-        l = i - np.maximum.accumulate(np.where(c, i, -10**6), 1); r = np.minimum.accumulate(np.where(c, i, 10**6)[:, ::-1], 1)[:, ::-1] - i   # distance from the other class to the left, to the right
+        l = i - np.maximum.accumulate(np.where(c, i, -10**6), 1)
+        r = np.minimum.accumulate(np.where(c, i, 10**6)[:, ::-1], 1)[:, ::-1] - i # distance from the other class to the left, to the right
         after, before = (l > skip) & (l <= reach) & (l < r), (r > skip) & (r <= reach) & (r < l)
         if min(after.sum(), before.sum()) < 50: return np.nan
         out.append(a[after].mean() - a[before].mean())
@@ -97,11 +113,16 @@ def features(
     a = np.asarray(image, float)
     if a.ndim != 2 or min(a.shape) < 48: raise BadInput(f"an image of shape {a.shape} has no profile, give gray images of at least 48 x 48 px")
     if not np.isfinite(a).all(): raise BadInput("an image has pixels that are NaN or infinite, repair it or leave it out")
-    s, (P, f) = gaussian_filter(a, 1.), periodogram(a); on = two_levels(s); psd = np.array([np.median(P[(f > l) & (f <= h)]) for l, h in zip(BANDS, BANDS[1:])])/math.log(2); floor = max(psd[-1], 1e-9*(gray[1] - gray[0])**2)
+    s, (P, f) = gaussian_filter(a, 1.), periodogram(a); on = two_levels(s)
+    psd = np.array([np.median(P[(f > l) & (f <= h)]) for l, h in zip(BANDS, BANDS[1:])])/math.log(2)
+    floor = max(psd[-1], 1e-9*(gray[1] - gray[0])**2)
     out = dict.fromkeys(SCALARS, np.nan) | dict(mean=a.mean(), noise=math.log(floor), colour=math.log(max(psd[1], floor*1e-3)/floor))
     if on is not None:
-        dark, bright = np.median(s[~on]), np.median(s[on]); c, smooth = max(bright - dark, 1e-9), gaussian_filter(a, 1.5); fine, coarse = (max(P[(f > l) & (f <= h)].mean() - floor, 1e-3*floor) for l, h in (FINE, COARSE))
-        out |= dict(dark=dark, bright=bright, contrast=c, fill=on.mean(), edge_density=(np.hypot(*np.gradient(smooth)) > .1*c).mean(), grain=noise_slope(a, on)/c, sharpness=math.log(fine/coarse), shading=shading(a, on)/c, cd=line_width(a))
+        dark, bright = np.median(s[~on]), np.median(s[on])
+        c, smooth = max(bright - dark, 1e-9), gaussian_filter(a, 1.5)
+        fine, coarse = (max(P[(f > l) & (f <= h)].mean() - floor, 1e-3*floor) for l, h in (FINE, COARSE))
+        out |= dict(dark=dark, bright=bright, contrast=c, fill=on.mean(), edge_density=(np.hypot(*np.gradient(smooth)) > .1*c).mean(),
+                    grain=noise_slope(a, on)/c, sharpness=math.log(fine/coarse), shading=shading(a, on)/c, cd=line_width(a))
     return dict(x=np.array(list(out.values()), float), hist=np.histogram(np.clip(a, *gray), bins, gray)[0], psd=psd)
 
 # %% ../../nbs/api/88_monitor_profile.ipynb #88a00019
@@ -126,17 +147,26 @@ def fit(
     from sklearn.covariance import ledoit_wolf                                # heavy
     x, names = np.asarray(seen["x"], float), np.array(list(SCALARS)); lots = np.asarray(lots).astype(str)
     if len(lots) != len(x): raise BadInput(f"there are {len(x)} images and the lots of {len(lots)}, give the lot of each image")
-    few = np.isnan(x).mean(0) > .2; mid = np.array([np.nanmedian(v) if np.isfinite(v).any() else 0. for v in x.T]); mad = 1.4826*np.array([np.nanmedian(abs(v - m)) if np.isfinite(v).any() else 0. for v, m in zip(x.T, mid)])
+    few = np.isnan(x).mean(0) > .2; mid = np.array([np.nanmedian(v) if np.isfinite(v).any() else 0. for v in x.T])
+    mad = 1.4826*np.array([np.nanmedian(abs(v - m)) if np.isfinite(v).any() else 0. for v, m in zip(x.T, mid)])
     use = np.flatnonzero(~few & (mad > 1e-9*np.maximum(abs(mid), 1e-9))); odd = (abs(x[:, use] - mid[use]) > outlier*mad[use]).any(1)
-    x, mid, mad = x[:, use], mid[use], mad[use]; y = np.where(np.isnan(x), mid, x)[~odd]; ids, m, k, n = lot_means(y, lots[~odd]) if (~odd).any() else ([], None, None, None); L = len(ids)
+    x, mid, mad = x[:, use], mid[use], mad[use]; y = np.where(np.isnan(x), mid, x)[~odd]
+    ids, m, k, n = lot_means(y, lots[~odd]) if (~odd).any() else ([], None, None, None); L = len(ids)
     if L < least: raise BadInput(f"the reference has {L} lots, which cannot say how lots differ: give at least {least}, better 30 or more")
     if len(y) == L: raise BadInput("each lot of the reference has one image, so nothing is known about images of one lot: give lots of several images")
     if not len(use): raise BadInput("nothing varies in the reference images, they look like copies of one image: give images of several lots")
-    res = y - m[k]; within, sd = np.sqrt((res**2).sum(0)/(len(y) - L)), m.std(0, ddof=1); within = np.maximum(within, 1e-9*np.maximum(abs(mid), 1e-9)); between = np.sqrt(np.maximum(sd**2 - within**2*np.mean(1/n), 0))
+    res = y - m[k]; within, sd = np.sqrt((res**2).sum(0)/(len(y) - L)), m.std(0, ddof=1)
+    within = np.maximum(within, 1e-9*np.maximum(abs(mid), 1e-9))
+    between = np.sqrt(np.maximum(sd**2 - within**2*np.mean(1/n), 0))
     corr = ledoit_wolf((m - m.mean(0))/np.maximum(sd, 1e-12))[0]; d = np.sqrt(corr.diagonal()); psd = np.log(np.asarray(seen["psd"])[~odd] + 1e-12)
-    return dict(format=FORMAT, pixel_size_nm=pixel_size_nm and [float(p) for p in np.broadcast_to(pixel_size_nm, 2)], shape=shape and list(map(int, shape)), gray=list(map(float, gray)), names=names[use].tolist(), left_out_features={str(names[j]): "missing in more than a fifth of the images" if few[j] else "does not vary" for j in range(len(names)) if j not in use},
-                n_images=len(y), n_lots=L, lot_size=float(np.median(n)), outliers=np.flatnonzero(odd).tolist(), middle=mid, spread=mad, centre=m.mean(0), within=within, between=between, precision=np.linalg.inv(ledoit_wolf((y - mid)/mad)[0]), corr=corr/np.outer(d, d),
-                hist=np.asarray(seen["hist"])[~odd].sum(0).astype(float), smooth=float(smooth), psd_mean=psd.mean(0), psd_spread=psd.std(0), residuals=(res*np.sqrt(n/np.maximum(n - 1, 1))[k][:, None]/within)[n[k] > 1][:2000])
+    return dict(format=FORMAT, pixel_size_nm=pixel_size_nm and [float(p) for p in np.broadcast_to(pixel_size_nm, 2)], shape=shape
+                and list(map(int, shape)), gray=list(map(float, gray)), names=names[use].tolist(),
+         left_out_features={str(names[j]): "missing in more than a fifth of the images" if few[j] else "does not vary" for j in range(len(names))
+                            if j not in use},
+                n_images=len(y), n_lots=L, lot_size=float(np.median(n)), outliers=np.flatnonzero(odd).tolist(), middle=mid, spread=mad,
+                centre=m.mean(0), within=within, between=between, precision=np.linalg.inv(ledoit_wolf((y - mid)/mad)[0]), corr=corr/np.outer(d, d),
+                hist=np.asarray(seen["hist"])[~odd].sum(0).astype(float), smooth=float(smooth), psd_mean=psd.mean(0), psd_spread=psd.std(0),
+                residuals=(res*np.sqrt(n/np.maximum(n - 1, 1))[k][:, None]/within)[n[k] > 1][:2000])
 
 # %% ../../nbs/api/88_monitor_profile.ipynb #88a00023
 _FORM = dict(format=str, pixel_size_nm=([float], None), shape=([int], None), gray=[float], names=[str], smooth=float) # of the rest of a file
@@ -151,10 +181,14 @@ def gray_range(low:float, high:float)->tuple: # smallest and largest gray value 
 def fits(profile:dict, image, pixel_size_nm=None, name:str="the image"):
     "Nothing, or raises `BadInput`: the image cannot be compared with the profile."
     a, (lo, hi), own, px = np.asarray(image), profile["gray"], profile["pixel_size_nm"], pixel_size_nm and np.broadcast_to(pixel_size_nm, 2)
-    if profile["shape"] and list(a.shape) != profile["shape"]: raise BadInput(f"{name}: is {a.shape[1]} x {a.shape[0]} px, but the profile is of {profile['shape'][1]} x {profile['shape'][0]} px: crop it, or fit a profile of such images")
-    if (own is None) != (px is None): raise BadInput(f"{name}: its pixel size is {'not known' if px is None else f'{px[1]:g} nm'}, but that of the profile {'not known' if own is None else f'{own[1]:g} nm'}: give both or none")
-    if own is not None and max(abs(np.log(np.divide(px, own)))) > .02: raise BadInput(f"{name}: a pixel is {px[1]:.4g} nm, but {own[1]:.4g} nm in the profile: fit a profile of this magnification")
-    if a.min() < lo or a.max() > hi or (hi > 1 and a.max() <= 1 and a.max() > a.min()): raise BadInput(f"{name}: has gray values from {a.min():.4g} to {a.max():.4g}, but the profile is of {lo:g} to {hi:g}: convert it as the reference was")
+    if profile["shape"] and list(a.shape) != profile["shape"]:
+        raise BadInput(f"{name}: is {a.shape[1]} x {a.shape[0]} px, but the profile is of {profile['shape'][1]} x {profile['shape'][0]} px: crop it, or fit a profile of such images")
+    if (own is None) != (px is None):
+        raise BadInput(f"{name}: its pixel size is {'not known' if px is None else f'{px[1]:g} nm'}, but that of the profile {'not known' if own is None else f'{own[1]:g} nm'}: give both or none")
+    if own is not None and max(abs(np.log(np.divide(px, own)))) > .02:
+        raise BadInput(f"{name}: a pixel is {px[1]:.4g} nm, but {own[1]:.4g} nm in the profile: fit a profile of this magnification")
+    if a.min() < lo or a.max() > hi or (hi > 1 and a.max() <= 1 and a.max() > a.min()):
+        raise BadInput(f"{name}: has gray values from {a.min():.4g} to {a.max():.4g}, but the profile is of {lo:g} to {hi:g}: convert it as the reference was")
 
 def profile_id(profile:dict)->str:
     "Sixteen digits that name a profile by its content."
@@ -163,7 +197,8 @@ def profile_id(profile:dict)->str:
 def _plain(o):
     if isinstance(o, dict): return {k: _plain(v) for k, v in o.items()}
     if isinstance(o, (list, tuple, np.ndarray)): return [_plain(v) for v in (o.tolist() if isinstance(o, np.ndarray) else o)]
-    return None if isinstance(o, float) and not math.isfinite(o) else float(f"{o:.7g}") if isinstance(o, float) else o.item() if isinstance(o, np.generic) else o
+    return None if isinstance(o, float) and not math.isfinite(o) else float(f"{o:.7g}") if isinstance(o, float) else o.item() if isinstance(o,
+            np.generic) else o
 
 def save(profile:dict, path):
     "Write a profile as JSON, atomically. Raises `CannotSave`."
@@ -176,8 +211,11 @@ def load(path)->dict:
     P = read_json(path, _FORM, again)
     try: P |= {k: np.array(P[k], float) for k in _ARRAYS}
     except (TypeError, ValueError, KeyError): raise BadInput(f"{path}: is damaged, {again}") from None
-    F = len(P["names"]); shapes = {k: (F,) for k in ("middle", "spread", "centre", "within", "between")} | dict(precision=(F, F), corr=(F, F), hist=P["hist"].shape[:1], psd_mean=(len(BANDS) - 1,), psd_spread=(len(BANDS) - 1,), residuals=(len(P["residuals"]), F))
+    F = len(P["names"])
+    shapes = {k: (F,) for k in ("middle", "spread", "centre", "within", "between")} | dict(precision=(F, F), corr=(F, F), hist=P["hist"].shape[:1],
+            psd_mean=(len(BANDS) - 1,), psd_spread=(len(BANDS) - 1,), residuals=(len(P["residuals"]), F))
     wrong = [k for k, s in shapes.items() if P[k].shape != s or not np.isfinite(P[k]).all()] + [k for k in P["names"] if k not in SCALARS]
-    if wrong or not F or not len(P["hist"]) or min(P["spread"].min(), P["within"].min()) <= 0 or len(P["gray"]) != 2 or not P["gray"][0] < P["gray"][1] or any(P[k] is not None and (len(P[k]) != 2 or min(P[k]) <= 0) for k in ("shape", "pixel_size_nm")):
+    if wrong or not F or not len(P["hist"]) or min(P["spread"].min(),
+                                                   P["within"].min()) <= 0 or len(P["gray"]) != 2 or not P["gray"][0] < P["gray"][1] or any(P[k] is not None and (len(P[k]) != 2 or min(P[k]) <= 0) for k in ("shape", "pixel_size_nm")):
         raise BadInput(f"{path}: is damaged ({wrong[0] if wrong else 'its numbers'}), {again}")
     return P

@@ -30,7 +30,8 @@ def due(
         if n0 and k/n < k0/n0 - fall and p <= alpha: calls.append(f"quality: {k} of {n} proposals were accepted, {k0} of {n0} before (p = {p:.2g})")
     if n_new >= enough: calls.append(f"data: {n_new} reviewed images are new")
     if at is not None and now < at: raise BadInput(f"the last training was {(at - now)/86400:.1f} days in the future: set the clock right")
-    if calls and at is not None and now - at < 86400*cooldown_days: stops.append(f"cooldown: the last training was {(now - at)/86400:.1f} days ago, {cooldown_days:g} must pass")
+    if calls and at is not None and now - at < 86400*cooldown_days:
+        stops.append(f"cooldown: the last training was {(now - at)/86400:.1f} days ago, {cooldown_days:g} must pass")
     if calls and n_new < least: stops.append(f"too little new: {n_new} reviewed images, {least} are needed")
     return bool(calls) and not stops, calls + stops
 
@@ -40,7 +41,8 @@ def reviewed(folder)->dict: # {name: dict(mask: path, actions: {action: how ofte
     from semiml.sesami.edit import decisions
     folder, by = Path(folder), {}
     for r in decisions(folder): by.setdefault(f"{r['image']:04d}" if isinstance(r["image"], int) else r["image"], Counter())[r["action"]] += 1
-    return {n: dict(mask=p, actions=dict(c)) for n, c in by.items() if (p := folder/"masks"/f"{n}.png").exists() and c["accepted"] + c["corrected"] + c["drawn"]}
+    return {n: dict(mask=p, actions=dict(c)) for n, c in by.items() if (p := folder/"masks"/f"{n}.png").exists() and c["accepted"] + c["corrected"]
+            + c["drawn"]}
 
 def judged(folder)->tuple: # accepted, all
     "How many decisions took a proposal as it was; what had to be drawn counts as not accepted. For `due`."
@@ -49,7 +51,8 @@ def judged(folder)->tuple: # accepted, all
 
 def lines(pool)->list: # of dicts, the oldest first
     "What came into a pool, when and from whom."
-    return [r for r in read_lines(Path(pool)/"reviewed.jsonl") if looks_like(r, dict(name=str, pixels=str, mask_sha=str, group=(str, None))) and Path(r["name"]).name == r["name"]]
+    return [r for r in read_lines(Path(pool)/"reviewed.jsonl") if looks_like(r, dict(name=str, pixels=str, mask_sha=str, group=(str, None)))
+            and Path(r["name"]).name == r["name"]]
 
 # %% ../../nbs/api/89_monitor_retrain.ipynb #89b00012
 def collect(
@@ -65,23 +68,34 @@ def collect(
     if not found: raise BadInput(f"{folder}: nothing was reviewed there (no log.jsonl with masks/), give the folder of an annotation")
     classes = list(classes) if isinstance(classes, (list, tuple)) else []
     if not classes or not looks_like(classes, [str]): raise BadInput(f"{folder}: does not name its classes, give them")
-    if odd := sorted(found.keys() - (images if at is None else at).keys()): raise BadInput(f"{folder}: {odd[0]!r} was reviewed, but its image is not there, give all images")
-    groups = groups or ({} if at is None or not images.groups else dict(zip(images.names, images.groups))); held:dict = holdout(registry)[0] if registry else dict(files={}, grouped=False)
-    own, lamellae, count = {f["pixels"] for f in held["files"].values()}, {f["group"] for f in held["files"].values()} if held["grouped"] else set(), Counter(added=0, updated=0, known=0, held_out=0, unfinished=0)
+    if odd := sorted(found.keys() - (images if at is None else at).keys()):
+        raise BadInput(f"{folder}: {odd[0]!r} was reviewed, but its image is not there, give all images")
+    groups = groups or ({} if at is None or not images.groups else dict(zip(images.names, images.groups)))
+    held:dict = holdout(registry)[0] if registry else dict(files={}, grouped=False)
+    own, lamellae, count = {f["pixels"] for f in held["files"].values()}, {f["group"]
+            for f in held["files"].values()} if held["grouped"] else set(), Counter(added=0, updated=0, known=0, held_out=0, unfinished=0)
     with locked(pool, make=True):
-        if (old := _json(pool/"dataset.json", "a description", dict(classes=[str]))) and old["classes"] != list(classes): raise BadInput(f"{folder}: its classes are {classes}, but those of {pool} are {old['classes']}: start another pool")
+        if (old := _json(pool/"dataset.json", "a description", dict(classes=[str]))) and old["classes"] != list(classes):
+            raise BadInput(f"{folder}: its classes are {classes}, but those of {pool} are {old['classes']}: start another pool")
         known = {r["pixels"]: r for r in lines(pool)}
         for name, r in sorted(found.items()):
-            m = images[name if at is None else at[name]]; m = m if isinstance(m, Micrograph) else Micrograph(np.asarray(m, np.float32)); h, mask = pixel_sha(m.pixels), read_mask(r["mask"], classes)
-            if mask.shape != m.pixels.shape: raise BadInput(f"{r['mask']}: is {mask.shape} px but its image {m.pixels.shape}: give the images as they were reviewed")
+            m = images[name if at is None else at[name]]
+            m = m if isinstance(m, Micrograph) else Micrograph(np.asarray(m, np.float32))
+            h, mask = pixel_sha(m.pixels), read_mask(r["mask"], classes)
+            if mask.shape != m.pixels.shape:
+                raise BadInput(f"{r['mask']}: is {mask.shape} px but its image {m.pixels.shape}: give the images as they were reviewed")
             new, last = pixel_sha(mask), known.get(h)
             why = "held_out" if h in own or groups.get(name) in lamellae else "unfinished" if (mask != 255).mean() < least else "known" if last and last["mask_sha"] == new else "updated" if last else "added"
             count[why] += 1
             if why not in ("added", "updated"): continue
             key = last["name"] if last else f"{name}_{h[:8]}"; write_mask(pool/"masks"/f"{key}.png", mask, classes); write(pool/"images"/f"{key}.tif", m)
-            known[h] = dict(name=key, pixels=h, mask_sha=new, group=groups.get(name) or (last or {}).get("group"), source=str(folder), by=by, when=_now(), actions=r["actions"]); append_line(pool/"reviewed.jsonl", known[h])
+            known[h] = dict(name=key, pixels=h, mask_sha=new, group=groups.get(name) or (last or {}).get("group"), source=str(folder), by=by,
+                            when=_now(), actions=r["actions"])
+            append_line(pool/"reviewed.jsonl", known[h])
         grouped = any(r["group"] for r in known.values())
-        atomic_write(pool/"dataset.json", json.dumps(dict(classes=list(classes)) | (dict(groups={r["name"]: r["group"] or r["name"] for r in known.values()}) if grouped else {}), indent=1))
+        atomic_write(pool/"dataset.json", json.dumps(dict(classes=list(classes))
+                                                     | (dict(groups={r["name"]: r["group"] or r["name"] for r in known.values()}) if grouped else {}),
+                                                     indent=1))
     return dict(count)
 
 # %% ../../nbs/api/89_monitor_retrain.ipynb #89b00019
@@ -100,12 +114,17 @@ def retrain(
     "Train DeepLabV3+ on what was reviewed. Promotes nothing. Raises `BadInput`, `CannotSave`."
     from semiml.datasets import open_dataset
     from semiml.segnet import load, save, train_supervised
-    at, seen = time.time(), len(lines(pool)); sets = [open_dataset(f, masks=True, allow_mixed_pixel_size=True) for f in (*base, pool)]; classes = sets[-1].classes # what comes in from now on counts as new
-    if odd := [s for s in sets if s.classes != classes]: raise BadInput(f"{odd[0].root}: its classes are {odd[0].classes}, but those of {pool} are {classes}: give sets with the same classes in the same order")
+    at, seen = time.time(), len(lines(pool))
+    sets = [open_dataset(f, masks=True, allow_mixed_pixel_size=True) for f in (*base, pool)]
+    classes = sets[-1].classes # what comes in from now on counts as new
+    if odd := [s for s in sets if s.classes != classes]:
+        raise BadInput(f"{odd[0].root}: its classes are {odd[0].classes}, but those of {pool} are {classes}: give sets with the same classes in the same order")
     if registry: no_leak(holdout(registry)[0], folders=(*base, pool))
     images = [s[i].pixels for s in sets for i in range(len(s))]; masks = [s.mask(i) for s in sets for i in range(len(s))]; net = load(start) if start else None
-    if net and net.classes and list(net.classes) != classes: raise BadInput(f"{start}: knows the classes {net.classes}, but those of {pool} are {classes}: start from another network")
-    net = train_supervised(images, masks, len(classes), out, steps, seed=seed, net=net, record=dict(data=[str(s.root) for s in sets], start=start and str(start)), **how)
+    if net and net.classes and list(net.classes) != classes:
+        raise BadInput(f"{start}: knows the classes {net.classes}, but those of {pool} are {classes}: start from another network")
+    net = train_supervised(images, masks, len(classes), out, steps, seed=seed, net=net,
+                           record=dict(data=[str(s.root) for s in sets], start=start and str(start)), **how)
     save(net, Path(out)/"model", classes, trained_on=sorted({pixel_sha(i) for i in images}))
     atomic_write(Path(pool)/"state.json", json.dumps(dict(at=at, lines=seen)))
     return Path(out)/"model"
@@ -121,8 +140,10 @@ def gate_due(args):
     "`semiml gate due`: is a retraining due? Exit code 1: not yet."
     if not Path(args.pool).is_dir(): raise BadInput(f"{args.pool}: there is no such folder, collect reviewed images first")
     of = lambda folders: tuple(np.sum([judged(f) for f in folders], 0).tolist()) if folders else None
-    if bool(args.review) != bool(args.before): raise BadInput("quality is judged by two kinds of annotations: give --review for those of late, and --before for those when the model was new")
-    ok, why = due(read_state(args.pool) | dict(accepted=of(args.before)), args.drift, of(args.review), n_new(args.pool), enough=args.enough, least=args.least, cooldown_days=args.cooldown)
+    if bool(args.review) != bool(args.before):
+        raise BadInput("quality is judged by two kinds of annotations: give --review for those of late, and --before for those when the model was new")
+    ok, why = due(read_state(args.pool) | dict(accepted=of(args.before)), args.drift, of(args.review), n_new(args.pool), enough=args.enough,
+                  least=args.least, cooldown_days=args.cooldown)
     print("train" if ok else "not yet", *why, sep="\n  ")
     return 0 if ok else 1
 
@@ -133,11 +154,26 @@ def gate_retrain(args):
 
 def add_parsers(sub, add): # what `gate.add_parsers` returned, and add(to, name, run, options, help) of `semiml.cli`
     "More of `semiml gate`."
-    q = add(sub, "collect", gate_collect, "", "bring reviewed masks into a data set for training, without the hold-out"); q.add_argument("pool", help="the data set that grows"); q.add_argument("review", help="folder of an annotation")
-    q.add_argument("--images", required=True, metavar="FOLDER", help="the images that were annotated"); q.add_argument("--registry", help="folder of the gate, whose hold-out stays out"); q.add_argument("--by", help="your name; the default is that of the login")
-    q = add(sub, "due", gate_due, "", "is it time to train again? exit code 1: not yet"); q.add_argument("pool", help="the data set of reviewed images"); q.add_argument("--drift", metavar="WHY", help="an alarm of drift, in words")
-    q.add_argument("--review", action="append", metavar="FOLDER", help="annotations of late, to see how many proposals were accepted; may be given several times"); q.add_argument("--before", action="append", metavar="FOLDER", help="annotations when the model was new, to compare with")
-    q.add_argument("--enough", type=int, default=50, help="new images that call for a training by themselves"); q.add_argument("--least", type=int, default=10, help="new images that any training needs"); q.add_argument("--cooldown", type=float, default=7., help="days between trainings")
-    q = add(sub, "retrain", gate_retrain, "seed out", "train a candidate on reviewed images; promotes nothing"); q.add_argument("pool", help="the data set of reviewed images"); q.add_argument("--registry", help="folder of the gate, whose hold-out must not be trained on")
-    q.add_argument("--base", action="append", metavar="FOLDER", help="older training images; may be given several times"); q.add_argument("--start", metavar="FOLDER", help="network to go on from"); q.add_argument("--steps", type=int, default=600, help="training steps")
-    q.add_argument("--side", type=int, default=128, help="of the crops, px"); q.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    q = add(sub, "collect", gate_collect, "", "bring reviewed masks into a data set for training, without the hold-out")
+    q.add_argument("pool", help="the data set that grows")
+    q.add_argument("review", help="folder of an annotation")
+    q.add_argument("--images", required=True, metavar="FOLDER", help="the images that were annotated")
+    q.add_argument("--registry", help="folder of the gate, whose hold-out stays out")
+    q.add_argument("--by", help="your name; the default is that of the login")
+    q = add(sub, "due", gate_due, "", "is it time to train again? exit code 1: not yet")
+    q.add_argument("pool", help="the data set of reviewed images")
+    q.add_argument("--drift", metavar="WHY", help="an alarm of drift, in words")
+    q.add_argument("--review", action="append", metavar="FOLDER",
+                   help="annotations of late, to see how many proposals were accepted; may be given several times")
+    q.add_argument("--before", action="append", metavar="FOLDER", help="annotations when the model was new, to compare with")
+    q.add_argument("--enough", type=int, default=50, help="new images that call for a training by themselves")
+    q.add_argument("--least", type=int, default=10, help="new images that any training needs")
+    q.add_argument("--cooldown", type=float, default=7., help="days between trainings")
+    q = add(sub, "retrain", gate_retrain, "seed out", "train a candidate on reviewed images; promotes nothing")
+    q.add_argument("pool", help="the data set of reviewed images")
+    q.add_argument("--registry", help="folder of the gate, whose hold-out must not be trained on")
+    q.add_argument("--base", action="append", metavar="FOLDER", help="older training images; may be given several times")
+    q.add_argument("--start", metavar="FOLDER", help="network to go on from")
+    q.add_argument("--steps", type=int, default=600, help="training steps")
+    q.add_argument("--side", type=int, default=128, help="of the crops, px")
+    q.add_argument("--resume", action="store_true", help="go on with the run in --out")

@@ -23,9 +23,12 @@ from ..reproduce import cell, cell_path, once
 
 # %% ../../nbs/api/99_monitor_tables.ipynb #99c00005
 SCALES = dict( # side of an image, px; images a lot; lots: of the reference, in control, after a change; lots before a change; lots that are waited for; at each place of the ramp; tiles of a real image
-    ci=dict(side=64, n=4, reference=8, fresh=6, changed=5, lead=2, wait=3, ramp=1, tiles=6), cpu=dict(side=96, n=5, reference=40, fresh=400, changed=120, lead=20, wait=12, ramp=6, tiles=48), paper=dict(side=128, n=10, reference=100, fresh=2000, changed=1000, lead=20, wait=20, ramp=50, tiles=48))
+    ci=dict(side=64, n=4, reference=8, fresh=6, changed=5, lead=2, wait=3, ramp=1, tiles=6),
+    cpu=dict(side=96, n=5, reference=40, fresh=400, changed=120, lead=20, wait=12, ramp=6, tiles=48),
+    paper=dict(side=128, n=10, reference=100, fresh=2000, changed=1000, lead=20, wait=20, ramp=50, tiles=48))
 RAMP, STEPS, GRAY = "dose -1 % a lot", 20, (0., 255.)
-TRUE = {"dose -20 %": "dose", RAMP: "dose", "defocus": "focus", "charging": "charging", "CD +0.5 nm": "process", "contrast": "contrast", "new material": "material, dark"} # of `drift.CAUSES`
+TRUE = {"dose -20 %": "dose", RAMP: "dose", "defocus": "focus", "charging": "charging", "CD +0.5 nm": "process", "contrast": "contrast",
+        "new material": "material, dark"} # of `drift.CAUSES`
 def _scale(scale):
     if scale not in SCALES: raise BadInput(f"scale={scale!r} is not known, choose ci, cpu or paper")
     return SCALES[scale]
@@ -64,46 +67,66 @@ def in_control(scale:str, seed:int)->dict: # metrics
     "False alarms a lot, of the monitor, of each of its four alarms, and of the plain z-score."
     P, fresh = reference(scale, seed); state, hit = None, []
     for o in fresh: r, state = judge_lot(P, o, state); hit.append(r["alarms"])
-    m = _interval("monitor/false", sum(map(bool, hit)), len(hit)) | _interval("plain/false", sum(plain(P, o) for o in fresh), len(hit)) | {f"{k}/false": np.mean([k in h for h in hit]) for k in ("distance", "kl", "population", "cusum")}
+    m = _interval("monitor/false", sum(map(bool, hit)), len(hit)) | _interval("plain/false", sum(plain(P, o) for o in fresh),
+            len(hit)) | {f"{k}/false": np.mean([k in h for h in hit]) for k in ("distance", "kl", "population", "cusum")}
     return m | dict(lots=len(fresh), limit_h=P["limits"]["h"])
 
 def after_change(scale:str, seed:int, kind:str)->dict: # metrics
     "Delays in lots, shares found within 1, 3 and all lots that are waited for, and guesses at the first alarm."
     s, (P, fresh), rng = _scale(scale), reference(scale, seed), np.random.default_rng(seed_for(seed, "runs", kind)); n = s["changed"]
     if kind == RAMP: # (place, repeat)
-        pool = [[lot_stats(P, o) for o in lots(s, seed, f"{kind} {r}", STEPS, lambda j: dict(dose=.99**(j + 1)))] for r in range(s["ramp"])]; paths = [[pool[i][j] for j, i in enumerate(rng.integers(0, s["ramp"], STEPS))] for _ in range(n)]
+        pool = [[lot_stats(P, o) for o in lots(s, seed, f"{kind} {r}", STEPS, lambda j: dict(dose=.99**(j + 1)))] for r in range(s["ramp"])]
+        paths = [[pool[i][j] for j, i in enumerate(rng.integers(0, s["ramp"], STEPS))] for _ in range(n)]
     else: pool = [lot_stats(P, o) for o in lots(s, seed, kind, n, CHANGES[kind])]; paths = [[pool[(i + j) % n] for j in range(s["wait"])] for i in range(n)]
-    runs = [one_run(P, [fresh[i] for i in rng.integers(0, len(fresh), s["lead"])], path) for path in paths]; m = dict(lots=s["ramp"]*STEPS if kind == RAMP else n, runs=n)
+    runs = [one_run(P, [fresh[i] for i in rng.integers(0, len(fresh), s["lead"])], path) for path in paths]
+    m = dict(lots=s["ramp"]*STEPS if kind == RAMP else n, runs=n)
     for name, at in (("monitor", 0), ("plain", 2)):
-        d = np.array([r[at] for r in runs]); m |= _interval(f"{name}/found 1", int((d <= 1).sum()), n) | {f"{name}/found 3": (d <= 3).mean(), f"{name}/found all": np.isfinite(d).mean(), f"{name}/delay median": float(np.median(d)), f"{name}/delay 90 %": float(np.quantile(d, .9, method="higher"))}
-    said = [r[1] for r in runs if r[1] is not None]; return m | {"guess/right": np.mean([c == TRUE[kind] for c in said]) if said else np.nan, "guess/unclear": np.mean([c == "unclear" for c in said]) if said else np.nan} | {f"looks/{c}": float(sum(k == c for k in said)) for c in (*CAUSES, "unclear")}
+        d = np.array([r[at] for r in runs])
+        m |= _interval(f"{name}/found 1", int((d <= 1).sum()), n) | {f"{name}/found 3": (d <= 3).mean(), f"{name}/found all": np.isfinite(d).mean(),
+                                                                     f"{name}/delay median": float(np.median(d)),
+                                                                     f"{name}/delay 90 %": float(np.quantile(d, .9, method="higher"))}
+    said = [r[1] for r in runs if r[1] is not None]
+    return m | {"guess/right": np.mean([c == TRUE[kind] for c in said]) if said else np.nan, "guess/unclear": np.mean([c == "unclear" for c in said])
+                if said else np.nan} | {f"looks/{c}": float(sum(k == c for k in said)) for c in (*CAUSES, "unclear")}
 
 # %% ../../nbs/api/99_monitor_tables.ipynb #99c00010
 TILE = 208 # px
 def defocus(a, sigma:float, seed)->np.ndarray: # (N, h, w), tiles of one image
     "Blurred, and its noise put back, with the power and the slope over gray that it has: a wide beam blurs what is seen, not the noise of counting. White, which real noise is not quite."
-    rng = np.random.default_rng(seed); s = gaussian_blur(torch.from_numpy(a).float(), sigma).numpy(); floor = np.mean([np.median(P[f > .4])/np.log(2) for P, f in map(periodogram, a)])
-    slopes = [noise_slope(t, on) for t in a if (on := two_levels(gaussian_filter(t, 1.))) is not None]; k = np.nanmean(slopes) if np.isfinite(slopes).any() else 0.
+    rng = np.random.default_rng(seed); s = gaussian_blur(torch.from_numpy(a).float(), sigma).numpy()
+    floor = np.mean([np.median(P[f > .4])/np.log(2) for P, f in map(periodogram, a)])
+    slopes = [noise_slope(t, on) for t in a if (on := two_levels(gaussian_filter(t, 1.))) is not None]
+    k = np.nanmean(slopes) if np.isfinite(slopes).any() else 0.
     return s + np.sqrt(np.maximum(floor + k*(s - s.mean()), .1*floor))*rng.standard_normal(a.shape)
 
 DEGRADED = { # of (N, h, w) gray values and a seed: the image, and which of `drift.CAUSES` that is
-    "clean": (lambda a, seed: a, None), "defocus 1 px": (lambda a, seed: defocus(a, 1., seed), "focus"), "defocus 2 px": (lambda a, seed: defocus(a, 2., seed), "focus"), "smoothing 1 px": (lambda a, seed: gaussian_blur(torch.from_numpy(a).float(), 1.).numpy(), "filter"),
+    "clean": (lambda a, seed: a, None), "defocus 1 px": (lambda a, seed: defocus(a, 1., seed), "focus"),
+    "defocus 2 px": (lambda a, seed: defocus(a, 2., seed), "focus"), "smoothing 1 px": (lambda a,
+        seed: gaussian_blur(torch.from_numpy(a).float(), 1.).numpy(), "filter"),
     "shot noise": (lambda a, seed: np.random.default_rng(seed).poisson(2*a)/2, "dose"), "contrast 85 %": (lambda a, seed: .85*a, "contrast")}
 
 def tiles(image, n:int=48, side:int=TILE)->np.ndarray:
     "At most n tiles, (n, side, side), of an image (H, W)."
-    h, w = (k//side for k in image.shape); t = np.asarray(image)[:h*side, :w*side].reshape(h, side, w, side).swapaxes(1, 2).reshape(-1, side, side); return t[np.linspace(0, len(t) - 1, min(n, len(t))).round().astype(int)].astype(float)
+    h, w = (k//side for k in image.shape)
+    t = np.asarray(image)[:h*side, :w*side].reshape(h, side, w, side).swapaxes(1, 2).reshape(-1, side, side)
+    return t[np.linspace(0, len(t) - 1, min(n, len(t))).round().astype(int)].astype(float)
 
 def real(scale:str, seed:int)->dict: # metrics
     "Leave one image out, for each of DEGRADED: lots with an alarm (clean: false ones), share of odd tiles, plain z-score, right guesses. Raises `BadInput` where the images are not here."
     s, ds = _scale(scale), open_dataset("prefab_soi", check=False); raw = [tiles(ds[i].pixels, s["tiles"]) for i in range(len(ds))]
-    seen = {k: [observe(np.round(np.clip(f(a, (seed, i)), 0, 255)), GRAY) for i, a in enumerate(raw)] for k, (f, _) in DEGRADED.items()}; hit = {k: [] for k in DEGRADED}
+    seen = {k: [observe(np.round(np.clip(f(a, (seed, i)), 0, 255)), GRAY) for i, a in enumerate(raw)] for k, (f, _) in DEGRADED.items()}
+    hit = {k: [] for k in DEGRADED}
     for i in range(len(ds)):
         train, names = joined([o for j, o in enumerate(seen["clean"]) if j != i]); P = calibrate(fit(train, names), train, names, seed=seed)
-        for k in DEGRADED: o = lot_stats(P, seen[k][i]); r, _ = judge_lot(P, o); hit[k].append((bool(r["alarms"]), plain(P, o), len(r["odd"])/len(o["kl"]), r["looks"]["cause"] if r["alarms"] else "", *(a in r["alarms"] for a in ("distance", "kl", "population"))))
+        for k in DEGRADED:
+            o = lot_stats(P, seen[k][i]); r, _ = judge_lot(P, o)
+            hit[k].append((bool(r["alarms"]), plain(P, o), len(r["odd"])/len(o["kl"]), r["looks"]["cause"] if r["alarms"] else "",
+                           *(a in r["alarms"] for a in ("distance", "kl", "population"))))
     m = dict(images=len(ds))
     for k, v in hit.items():
-        m |= _interval(f"{k}/monitor", sum(a[0] for a in v), len(v)) | _interval(f"{k}/plain", sum(a[1] for a in v), len(v)) | {f"{k}/odd tiles": np.mean([a[2] for a in v])} | {f"{k}/{q}": np.mean([a[4 + j] for a in v]) for j, q in enumerate(("distance", "kl", "population"))}
+        m |= _interval(f"{k}/monitor", sum(a[0] for a in v), len(v)) | _interval(f"{k}/plain", sum(a[1] for a in v),
+                len(v)) | {f"{k}/odd tiles": np.mean([a[2] for a in v])} | {f"{k}/{q}": np.mean([a[4 + j] for a in v]) for j,
+                q in enumerate(("distance", "kl", "population"))}
         if (cause := DEGRADED[k][1]) and any(a[0] for a in v): m[f"{k}/guess right"] = np.mean([a[3] == cause for a in v if a[0]])
     return m
 
@@ -112,12 +135,18 @@ def run_drift(out, scale:str="cpu", seeds=(0, 1, 2), data=("simulated", "real:pr
     "Cells 'drift KIND' of the table 'guide': 'drift none' with the false alarms, a cell for each change, and 'drift prefab_soi'. The real one is made for the first seed only. Those that are there stay. Raises `BadInput`, `CannotSave`."
     s, make = _scale(scale), {"none": in_control} | {k: functools.partial(after_change, kind=k) for k in TRUE}
     for seed in seeds:
-        for kind, f in make.items() if "simulated" in data else (): once(cell_path(out, f"drift_{kind}", scale, seed), lambda: cell("guide", f"drift {kind}", seed, scale, "simulated", f(scale, seed), s | dict(change=CHANGES.get(kind, kind))))
-        if "real:prefab_soi" in data and seed == tuple(seeds)[0]: once(cell_path(out, "drift_prefab_soi", scale, seed), lambda: cell("guide", "drift prefab_soi", seed, scale, "real:prefab_soi", real(scale, seed), s | dict(tile=TILE)))
+        for kind, f in make.items() if "simulated" in data else ():
+            once(cell_path(out, f"drift_{kind}", scale, seed), lambda: cell("guide", f"drift {kind}", seed, scale, "simulated", f(scale, seed), s
+                    | dict(change=CHANGES.get(kind, kind))))
+        if "real:prefab_soi" in data and seed == tuple(seeds)[0]:
+            once(cell_path(out, "drift_prefab_soi", scale, seed), lambda: cell("guide", "drift prefab_soi", seed, scale, "real:prefab_soi",
+                    real(scale, seed), s | dict(tile=TILE)))
 
 # %% ../../nbs/api/99_monitor_tables.ipynb #99c00013
 def _rows(cells, row): return [c["metrics"] for c in cells if c["row"] == f"drift {row}"]
-def _pooled(ms, key, n): k, N = sum(round(m[key]*m[n]) for m in ms), sum(int(m[n]) for m in ms); low, high = wilson(k, N); return f"{100*k/N:.1f} % ({100*low:.1f}–{100*high:.1f})"
+def _pooled(ms, key, n):
+    k, N = sum(round(m[key]*m[n]) for m in ms), sum(int(m[n]) for m in ms); low, high = wilson(k, N)
+    return f"{100*k/N:.1f} % ({100*low:.1f}–{100*high:.1f})"
 def _median(ms, key): v = [m.get(key) for m in ms]; return "not found" if not v or any(x is None for x in v) else " / ".join(f"{x:g}" for x in v)
 
 def drift_table(cells:list):
@@ -128,7 +157,9 @@ def drift_table(cells:list):
         r = {"change": kind, "seeds": len(ms), "lots": sum(int(m["lots"]) for m in ms)}
         for who in ("monitor", "plain"):
             name = dict(monitor="monitor", plain="plain z")[who]
-            r |= {f"{name}: false alarms": _pooled(ms, f"{who}/false", "lots")} if kind == "none" else {f"{name}: in the first lot": _pooled(ms, f"{who}/found 1", "runs"), f"{name}: within 3": f"{100*np.mean([m[f'{who}/found 3'] for m in ms]):.0f} %", f"{name}: median delay": _median(ms, f"{who}/delay median")}
+            r |= {f"{name}: false alarms": _pooled(ms, f"{who}/false", "lots")} if kind == "none" else {f"{name}: in the first lot": _pooled(ms,
+                    f"{who}/found 1", "runs"), f"{name}: within 3": f"{100*np.mean([m[f'{who}/found 3'] for m in ms]):.0f} %",
+                    f"{name}: median delay": _median(ms, f"{who}/delay median")}
         if kind != "none": g = [m["guess/right"] for m in ms if m["guess/right"] is not None]; r["guess right"] = f"{100*np.mean(g):.0f} %" if g else ""
         out.append(r)
     if not out: raise BadInput("there are no cells 'drift ...': make them with run_drift")
@@ -138,7 +169,9 @@ def real_table(cells:list):
     "Real images, clean and degraded, leave one image out: images with an alarm, and right guesses. Raises `BadInput`."
     ms = _rows(cells, "prefab_soi")
     if not ms: raise BadInput("there is no cell 'drift prefab_soi': make it with run_drift")
-    return table([{"condition": k, "images": int(ms[0]["images"]), "monitor": _pooled(ms, f"{k}/monitor", "images"), "plain z": _pooled(ms, f"{k}/plain", "images"), "odd tiles": f"{100*ms[0][f'{k}/odd tiles']:.1f} %", "population test": f"{100*ms[0][f'{k}/population']:.0f} %",
+    return table([{"condition": k, "images": int(ms[0]["images"]), "monitor": _pooled(ms, f"{k}/monitor", "images"),
+                   "plain z": _pooled(ms, f"{k}/plain", "images"), "odd tiles": f"{100*ms[0][f'{k}/odd tiles']:.1f} %",
+         "population test": f"{100*ms[0][f'{k}/population']:.0f} %",
                    "guess right": f"{100*g:.0f} %" if (g := ms[0].get(f"{k}/guess right")) is not None else ""} for k in DEGRADED])
 
 def drift_figure(cells:list, axs=None):
@@ -148,11 +181,15 @@ def drift_figure(cells:list, axs=None):
     if not kinds: raise BadInput("there are no cells 'drift ...': make them with run_drift")
     a, b = axs if axs is not None else plt.subplots(1, 2, figsize=(9.5, 3), dpi=80, layout="constrained", width_ratios=(1, 1.2))[1]
     for j, who in enumerate(("monitor", "plain")):
-        k, N = (np.array([sum(f(m) for m in _rows(cells, q)) for q in kinds]) for f in (lambda m: round(m[f"{who}/found 1"]*m["runs"]), lambda m: m["runs"])); ci = np.array([wilson(*v) for v in zip(k, N)]).T
+        k, N = (np.array([sum(f(m) for m in _rows(cells, q)) for q in kinds]) for f in (lambda m: round(m[f"{who}/found 1"]*m["runs"]), lambda m: m["runs"]))
+        ci = np.array([wilson(*v) for v in zip(k, N)]).T
         a.errorbar(100*k/N, np.arange(len(kinds)) + .15*j, xerr=100*abs(ci - k/N), fmt="os"[j], ms=4, capsize=2, label=("monitor", "plain z")[j])
-    a.set_yticks(range(len(kinds)), kinds, fontsize=8); a.invert_yaxis(); a.set(xlabel="alarm in the first lot after the change, %", xlim=(-3, 103)); a.legend(fontsize=7)
-    C = np.array([[sum(m[f"looks/{c}"] for m in _rows(cells, q)) for c in cols] for q in kinds]); b.imshow(C/np.maximum(C.sum(1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
+    a.set_yticks(range(len(kinds)), kinds, fontsize=8); a.invert_yaxis()
+    a.set(xlabel="alarm in the first lot after the change, %", xlim=(-3, 103)); a.legend(fontsize=7)
+    C = np.array([[sum(m[f"looks/{c}"] for m in _rows(cells, q)) for c in cols] for q in kinds])
+    b.imshow(C/np.maximum(C.sum(1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
     for (i, j), v in np.ndenumerate(C):
         if v: b.text(j, i, f"{v:.0f}", ha="center", va="center", fontsize=7)
-    b.set_xticks(range(len(cols)), cols, rotation=35, ha="right", fontsize=8); b.set_yticks(range(len(kinds)), kinds, fontsize=8); b.set_xlabel("looks like, at the first alarm")
+    b.set_xticks(range(len(cols)), cols, rotation=35, ha="right", fontsize=8)
+    b.set_yticks(range(len(kinds)), kinds, fontsize=8); b.set_xlabel("looks like, at the first alarm")
     return a, b

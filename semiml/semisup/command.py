@@ -16,7 +16,8 @@ def train(args):
     from semiml.datasets import open_dataset
     from semiml.semisup.method import TEM
     from semiml.semisup.train import train
-    ds, out = open_dataset(args.data, masks=True), need_out(args); ims = [ds[i].pixels for i in range(len(ds))]; masks = [ds.mask(i, im.shape) for i, im in enumerate(ims)]
+    ds, out = open_dataset(args.data, masks=True), need_out(args); ims = [ds[i].pixels for i in range(len(ds))]
+    masks = [ds.mask(i, im.shape) for i, im in enumerate(ims)]
     names = ds.classes or [f"class {k}" for k in range(1 + max(int(m[m != 255].max(initial=0)) for m in masks))]; free = []
     for folder in args.unlabelled or []:
         more = open_dataset(folder, allow_mixed_pixel_size=True); free += [more[i].pixels for i in range(len(more))]
@@ -24,7 +25,8 @@ def train(args):
             print(f"semiml: {folder}: its pixel size {more.pixel_size} nm is not that of the labelled images, {ds.pixel_size} nm", file=sys.stderr)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: print(f"semiml: {message}", file=sys.stderr) # the sentence, not the line of code
-        train(ims, masks, free, len(names), out, args.method, args.scale, args.steps, side=args.side, names=names, tau=args.tau, teacher=args.teacher, options=dict(labels=TEM) if args.perturb_labels else None, flips=args.flips, seed=args.seed, resume=args.resume,
+        train(ims, masks, free, len(names), out, args.method, args.scale, args.steps, side=args.side, names=names, tau=args.tau, teacher=args.teacher,
+              options=dict(labels=TEM) if args.perturb_labels else None, flips=args.flips, seed=args.seed, resume=args.resume,
               progress=sys.stderr.isatty(), record=dict(data=str(args.data), unlabelled=[str(f) for f in args.unlabelled or []]))
     print(f"trained on {len(ds)} labelled and {len(free)} other images; the network is in {out/'model'}")
 
@@ -33,9 +35,11 @@ def segment(args):
     from semiml.datasets import create, open_dataset
     from semiml.segnet import load, predict
     from tqdm.auto import tqdm
-    run, out = Path(args.run), need_out(args); net = load(run/"model" if (run/"model").is_dir() else run); ds = open_dataset(args.data, allow_mixed_pixel_size=True); images, masks = {}, {}
+    run, out = Path(args.run), need_out(args); net = load(run/"model" if (run/"model").is_dir() else run)
+    ds = open_dataset(args.data, allow_mixed_pixel_size=True); images, masks = {}, {}
     for i, name in enumerate(tqdm(ds.names, desc="segment", disable=not sys.stderr.isatty())):
-        p = predict(net, (im := ds[i]).pixels, args.window); images[name], masks[name] = im, p.argmax(0).astype("uint8"); masks[name][p.max(0) < args.sure] = 255
+        p = predict(net, (im := ds[i]).pixels, args.window)
+        images[name], masks[name] = im, p.argmax(0).astype("uint8"); masks[name][p.max(0) < args.sure] = 255
     create(out, images, masks, net.classes, groups=ds.groups and dict(zip(ds.names, ds.groups)))
     print(f"{len(masks)} masks in {out}" + (f" (255 where the network is less than {args.sure:.0%} sure)" if args.sure else ""))
 
@@ -44,11 +48,16 @@ def add_parsers(top, add): # the subparsers, and add(to, name, run, options, hel
     "The parsers of `semiml semisup`."
     sub = top.add_parser("semisup", help="segmentation from a few labels and many images without any").add_subparsers(metavar="COMMAND", required=True)
     q = add(sub, "train", train, "seed scale out", "train a segmentation network on labelled and unlabelled images")
-    q.add_argument("data", help="folder of images with masks"); q.add_argument("--unlabelled", action="append", metavar="FOLDER", help="folder of images without masks; may be given several times")
-    q.add_argument("--method", default="proposed", choices=("supervised", "cutmix", "unimatch", "proposed"), help="how unlabelled images are used"); q.add_argument("--steps", type=int, help="training steps; the default is the scale's")
-    q.add_argument("--side", type=int, help="of the crops, px; the default is the scale's"); q.add_argument("--tau", type=float, default=.95, help="confidence that makes a pseudo-label")
-    q.add_argument("--teacher", type=float, default=0., help="decay of a mean teacher, such as 0.99; 0: none"); q.add_argument("--flips", default="h", choices=("", "h", "v", "hv"), help="mirror images that could as well be real")
-    q.add_argument("--perturb-labels", action="store_true", help="perturb the labelled images as well, with the noise of specimen, microscope and software"); q.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    q.add_argument("data", help="folder of images with masks")
+    q.add_argument("--unlabelled", action="append", metavar="FOLDER", help="folder of images without masks; may be given several times")
+    q.add_argument("--method", default="proposed", choices=("supervised", "cutmix", "unimatch", "proposed"), help="how unlabelled images are used")
+    q.add_argument("--steps", type=int, help="training steps; the default is the scale's")
+    q.add_argument("--side", type=int, help="of the crops, px; the default is the scale's")
+    q.add_argument("--tau", type=float, default=.95, help="confidence that makes a pseudo-label")
+    q.add_argument("--teacher", type=float, default=0., help="decay of a mean teacher, such as 0.99; 0: none")
+    q.add_argument("--flips", default="h", choices=("", "h", "v", "hv"), help="mirror images that could as well be real")
+    q.add_argument("--perturb-labels", action="store_true", help="perturb the labelled images as well, with the noise of specimen, microscope and software")
+    q.add_argument("--resume", action="store_true", help="go on with the run in --out")
     q = add(sub, "segment", segment, "out", "masks of images")
     q.add_argument("run", help="folder of a run or of its model"); q.add_argument("data", help="folder of images")
     q.add_argument("--window", type=int, help="side of overlapping windows, for images too large for the memory; the default is the whole image")

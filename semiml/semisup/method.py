@@ -36,7 +36,8 @@ def cutmix_boxes(n:int, shape, seed)->torch.Tensor: # (n, H, W) bool, True: take
     rng, (h, w), out = np.random.default_rng(seed), shape, torch.zeros(n, *shape, dtype=torch.bool)
     for o in out:
         if rng.random() < .5: continue
-        area, ratio = rng.uniform(.02, .4)*h*w, rng.uniform(.3, 1/.3); a, b = min(h, max(1, round(np.sqrt(area*ratio)))), min(w, max(1, round(np.sqrt(area/ratio))))
+        area, ratio = rng.uniform(.02, .4)*h*w, rng.uniform(.3, 1/.3)
+        a, b = min(h, max(1, round(np.sqrt(area*ratio)))), min(w, max(1, round(np.sqrt(area/ratio))))
         i, j = rng.integers(h - a + 1), rng.integers(w - b + 1); o[i:i+a, j:j+b] = True
     return out
 
@@ -54,18 +55,23 @@ class Views:
                  n:int=4, m:int=4, size=(128, 128), sets=(), cutmix:bool=False, strength:float=1., # Labelled and unlabelled crops a step; see `METHODS`; of the perturbations
                  flips:str="h", seed:int=0, labels=()): # Perturbations of labelled crops: every other crop gets one of these
         if len(unlabelled) and m < 2: raise BadInput(f"m={m} unlabelled crops a step: give 2 or more, batch norm and CutMix need a neighbour")
-        self.labelled = Crops(images, masks, n, size, seed, flips); self.sets, self.cutmix, self.strength, self.seed, self.labels = tuple(sets), cutmix, strength, seed, tuple(labels)
-        self.free = Crops(unlabelled, [np.zeros(np.shape(u), np.uint8) for u in unlabelled], m, size, seed_for(seed, "unlabelled"), flips) if len(unlabelled) and len(self.sets) else None
+        self.labelled = Crops(images, masks, n, size, seed, flips)
+        self.sets, self.cutmix, self.strength, self.seed, self.labels = tuple(sets), cutmix, strength, seed, tuple(labels)
+        self.free = Crops(unlabelled, [np.zeros(np.shape(u), np.uint8) for u in unlabelled], m, size, seed_for(seed, "unlabelled"),
+                          flips) if len(unlabelled) and len(self.sets) else None
 
     def __getitem__(self, step):
         batch = self.labelled[step]
         if self.labels:
-            s = seed_for(self.seed, "labels", step); x, flow = perturb(batch["image"][::2], self.labels[s % len(self.labels)], s, self.strength) # crops come in random order
-            batch = dict(image=batch["image"].clone(), mask=batch["mask"].clone()); batch["image"][::2] = x; batch["mask"][::2] = follow(batch["mask"][::2], flow, fill=255)
+            s = seed_for(self.seed, "labels", step)
+            x, flow = perturb(batch["image"][::2], self.labels[s % len(self.labels)], s, self.strength) # crops come in random order
+            batch = dict(image=batch["image"].clone(), mask=batch["mask"].clone()); batch["image"][::2] = x
+            batch["mask"][::2] = follow(batch["mask"][::2], flow, fill=255)
         if self.free is None: return batch
         u = self.free[step]; weak, strong, flows, boxes = u["image"], [], [], []
         for k, name in enumerate(self.sets):
-            s = seed_for(self.seed, "strong", step, k); x, flow = (weak, None) if not name else (colour(weak, s), None) if name == "colour" else perturb(weak, name, s, self.strength)
+            s = seed_for(self.seed, "strong", step, k)
+            x, flow = (weak, None) if not name else (colour(weak, s), None) if name == "colour" else perturb(weak, name, s, self.strength)
             box = cutmix_boxes(len(x), x.shape[-2:], s + 1) if self.cutmix else torch.zeros(len(x), *x.shape[-2:], dtype=torch.bool)
             strong.append(mix(x, box)); flows.append(flow); boxes.append(box)
         return batch | dict(weak=weak, known=u["mask"] == 0, strong=torch.stack(strong), flow=flows, box=torch.stack(boxes))
@@ -86,8 +92,10 @@ class SemiSupervised(nn.Module):
             if not 0 <= v <= 1: raise BadInput(f"{k}={v} must lie between 0 and 1")
         if not 0 <= teacher < 1: raise BadInput(f"teacher={teacher} must be a decay, 0 (none) or above and below 1")
         self.net, self.n_classes, self.choose, self.features, self.tau, self.lam, self.decay = net, n_classes, choose, features, tau, lam, teacher
-        self.names = list(names or map(str, range(n_classes))); self.register_buffer("expected", torch.zeros(n_classes) if expected is None else torch.as_tensor(expected, dtype=torch.float))
-        self.register_buffer("share", self.expected.clone()); self.register_buffer("sure", torch.ones(())); self.register_buffer("steps", torch.zeros(())) # running means of the pseudo-labels
+        self.names = list(names or map(str, range(n_classes)))
+        self.register_buffer("expected", torch.zeros(n_classes) if expected is None else torch.as_tensor(expected, dtype=torch.float))
+        self.register_buffer("share", self.expected.clone()); self.register_buffer("sure", torch.ones(()))
+        self.register_buffer("steps", torch.zeros(())) # running means of the pseudo-labels
         if teacher: # as buffers, so that a checkpoint keeps them
             for i, p in enumerate(net.parameters()): self.register_buffer(f"teacher_{i}", p.detach().clone())
 
@@ -106,17 +114,22 @@ class SemiSupervised(nn.Module):
         out = self._teach(torch.cat([weak, strong.flatten(0, 1)]) if together else weak); confidence, label = out[:len(weak)].float().softmax(1).max(1)
         labels, weights = [], []
         for flow, box in zip(batch["flow"], batch["box"]):
-            one = torch.where(batch["known"], label, 255); one, sure = follow(one, flow, fill=255), follow(confidence, flow); one, sure = (mix(a, box, _neighbour(a)) for a in (one, sure))
+            one = torch.where(batch["known"], label, 255)
+            one, sure = follow(one, flow, fill=255), follow(confidence, flow)
+            one, sure = (mix(a, box, _neighbour(a)) for a in (one, sure))
             labels.append(one); weights.append((sure >= self.tau) & (one != 255))
         labels, weights = torch.stack(labels), torch.stack(weights)
         if score:
-            seen = out[len(weak):] if together else self.net(strong.flatten(0, 1)); loss = self._cross_entropy(seen, labels.flatten(0, 1), weights.flatten(0, 1))[1].view(S, -1)
+            seen = out[len(weak):] if together else self.net(strong.flatten(0, 1))
+            loss = self._cross_entropy(seen, labels.flatten(0, 1), weights.flatten(0, 1))[1].view(S, -1)
             best = loss.argmax(0), torch.arange(len(weak), device=loss.device); strong, labels, weights = (a[best][None] for a in (strong, labels, weights))
-        self.net.train(mode); ok = (confidence >= self.tau) & batch["known"]; self._watch(label[ok], over_all(ok.sum().float())/over_all(batch["known"].sum().float()).clamp(min=1))
+        self.net.train(mode); ok = (confidence >= self.tau) & batch["known"]
+        self._watch(label[ok], over_all(ok.sum().float())/over_all(batch["known"].sum().float()).clamp(min=1))
         return (strong, labels, weights), (label, ok)
 
     def _watch(self, labels, sure):
-        count = over_all(torch.bincount(labels.flatten(), minlength=self.n_classes).float()); share = count/count.sum().clamp(min=1); keep = min(.95, float(self.steps)/(float(self.steps) + 1))
+        count = over_all(torch.bincount(labels.flatten(), minlength=self.n_classes).float())
+        share = count/count.sum().clamp(min=1); keep = min(.95, float(self.steps)/(float(self.steps) + 1))
         self.share.mul_(keep).add_((1 - keep)*share); self.sure.mul_(keep).add_((1 - keep)*sure); self.steps += 1
 
     @staticmethod
@@ -131,17 +144,22 @@ class SemiSupervised(nn.Module):
         (strong, labels, weights), (label, ok) = self.targets(batch); k = strong.flatten(0, 1); parts = [x, k] + ([batch["weak"]] if self.features else [])
         f = list(self.net.encoder(torch.cat(parts)))
         if self.features: # dropout of whole channels, of the features that the decoder uses
-            for i in (2, len(f) - 1): w = f[i][n + len(k):]; f[i] = torch.cat([f[i][:n + len(k)], w*drawn(lambda x: F.dropout2d(torch.ones_like(x), .5), w[..., :1, :1])])
+            for i in (2, len(f) - 1):
+                w = f[i][n + len(k):]
+                f[i] = torch.cat([f[i][:n + len(k)], w*drawn(lambda x: F.dropout2d(torch.ones_like(x), .5), w[..., :1, :1])])
         out = self.net.segmentation_head(self.net.decoder(f)); lam = self.lam if self.features else 1.
-        losses = {name: v/2 for name, v in segmentation_losses(out[:n], batch["mask"]).items()} | dict(strong=lam/2*self._cross_entropy(out[n:n+len(k)], labels.flatten(0, 1), weights.flatten(0, 1))[0])
+        losses = {name: v/2 for name, v in segmentation_losses(out[:n], batch["mask"]).items()} | dict(strong=lam/2*self._cross_entropy(out[n:n
+                +len(k)], labels.flatten(0, 1), weights.flatten(0, 1))[0])
         if self.features: losses["features"] = (1 - lam)/2*self._cross_entropy(out[n+len(k):], torch.where(batch["known"], label, 255), ok)[0]
         return losses
 
     def vanished(self, below:float=.05)->list:
         "Names of the classes that are in the labels but whose share of the pseudo-labels has fallen below `below` of that: the network is forgetting them."
-        return [n for n, e, s in zip(self.names, self.expected.tolist(), self.share.tolist()) if e > 0 and s < below*e] if self.sure > .3 else [] # before that it knows nothing yet
+        # before that it knows nothing yet
+        return [n for n, e, s in zip(self.names, self.expected.tolist(), self.share.tolist()) if e > 0 and s < below*e] if self.sure > .3 else []
 
     def notes(self)->dict: # for the log and the progress line
         if not self.steps: return {}
         gone = self.vanished()
-        return dict(sure=round(float(self.sure), 3), share=[round(s, 4) for s in self.share.tolist()]) | (dict(alarm=f"no {' and no '.join(gone)} in the pseudo-labels") if gone else {})
+        return dict(sure=round(float(self.sure), 3), share=[round(s, 4)
+                                                            for s in self.share.tolist()]) | (dict(alarm=f"no {' and no '.join(gone)} in the pseudo-labels") if gone else {})

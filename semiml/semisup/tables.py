@@ -32,7 +32,8 @@ def label(scene)->np.ndarray: # (H, W) uint8, index into NAMES
     "The seam that every filling leaves is part of the device; what was added to it, a void, is the defect."
     return np.where(scene.defect > 0, NAMES.index("defect"), np.minimum(scene.mask, NAMES.index("seam"))).astype(np.uint8)
 
-IMAGING = dict(A={}, B=dict(dose_e_per_px=(25, 80), curtain=(.03, .08), redeposition_nm=(1, 4))) # A: the simulator's own, 120 to 600 e/px; B: another laboratory, in a hurry
+# A: the simulator's own, 120 to 600 e/px; B: another laboratory, in a hurry
+IMAGING = dict(A={}, B=dict(dose_e_per_px=(25, 80), curtain=(.03, .08), redeposition_nm=(1, 4)))
 
 def device(s:dict, process:str, n:int, purpose:str, seed:int=0)->list: # scenes
     "Images of device A or B, each of a lamella of its own; four of five have a void."
@@ -58,16 +59,22 @@ def judge(net, scenes)->dict: # all, material, defect: mean IoU; cd: mean absolu
     "All figures of one network on test images."
     iou, errors, n = SegmentationIoU(NAMES, ["defect"]), [], 0
     for x in scenes:
-        p = predict(net, x.image).argmax(0); iou.update(torch.as_tensor(p)[None], torch.as_tensor(label(x).astype(int))[None]); e, k = cd_errors(p.astype(np.uint8), x); errors.extend(e); n += k
+        p = predict(net, x.image).argmax(0)
+        iou.update(torch.as_tensor(p)[None], torch.as_tensor(label(x).astype(int))[None])
+        e, k = cd_errors(p.astype(np.uint8), x); errors.extend(e); n += k
     v = {k: float(o) for k, o in iou.compute().items()}
-    return dict(all=v["miou_all"], material=v["miou_material"], defect=v["miou_defect"], cd=float(np.mean(np.abs(errors))) if errors else float("nan"), **{"cd/found": len(errors)/max(n, 1)})
+    return dict(all=v["miou_all"], material=v["miou_material"], defect=v["miou_defect"], cd=float(np.mean(np.abs(errors))) if errors
+                else float("nan"), **{"cd/found": len(errors)/max(n, 1)})
 
 def taken(net, s:dict, n:int, seed:int=0)->tuple: # (share of specks called another material, share called defect, pixels), [(image, truth, specks, predicted)]
     "Figure 10: copper specks on the lamella, which are no part of the device. How many of their pixels are taken for something that is not below them?"
     wrong = defect = total = 0; shown = []
     for k in range(n):
-        at = (seed_for(seed, "specks"), k); clean, dirty = (tem.scene(MODULE, at, shape=s["shape"], defect=d) for d in ("none", "contamination")); specks = dirty.defect > 0
-        p = predict(net, dirty.image).argmax(0); off = (p != label(clean)) & specks; wrong += off.sum(); defect += ((p == NAMES.index("defect")) & specks).sum(); total += specks.sum()
+        at = (seed_for(seed, "specks"), k)
+        clean, dirty = (tem.scene(MODULE, at, shape=s["shape"], defect=d) for d in ("none", "contamination"))
+        specks = dirty.defect > 0
+        p = predict(net, dirty.image).argmax(0); off = (p != label(clean)) & specks; wrong += off.sum()
+        defect += ((p == NAMES.index("defect")) & specks).sum(); total += specks.sum()
         shown.append((dirty.image, label(clean), specks, p))
     return (wrong/max(total, 1), defect/max(total, 1), int(total)), shown
 
@@ -79,21 +86,28 @@ def network(s:dict, scale:str, method:str, labels:int, free:str, seed:int, name:
     "The network of a run, in SEMIML_RUNS/table2."
     out = run_folder("table2", f"{name or method}_{labels}_{free if method != 'supervised' else 'none'}_{scale}_{seed}")
     if not (out/"model/config.json").exists():
-        lab = device(s, "A", labels, "labels", seed); others = [x.image for p in free for x in device(s, p, s[f"free_{p}"], "free", seed)] if method != "supervised" else []
-        train([x.image for x in lab], [label(x) for x in lab], others, len(NAMES), out, method, names=NAMES, seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty(), **{k: s[k] for k in ("steps", "n", "m", "side")}, **how)
+        lab = device(s, "A", labels, "labels", seed)
+        others = [x.image for p in free for x in device(s, p, s[f"free_{p}"], "free", seed)] if method != "supervised" else []
+        train([x.image for x in lab], [label(x) for x in lab], others, len(NAMES), out, method, names=NAMES, seed=seed,
+              resume=(out/"config.json").exists(), progress=sys.stderr.isatty(), **{k: s[k] for k in ("steps", "n", "m", "side")}, **how)
     return load(out/"model"), read_log(out)[-1]["seconds"], read_log(out)
 
 def row(s, scale, method, labels, table, seed, name=None, row=None, **how):
     "A cell of tables 2 and 3: a method with so many labels of device A, or of B without any."
-    free, known = "AB" if table == "table3" else "A", dict(zip(s["labels"], (20, 60))).get(labels, labels); net, seconds, log = network(s, scale, method, labels, free, seed, name, **how)
+    free, known = "AB" if table == "table3" else "A", dict(zip(s["labels"], (20, 60))).get(labels, labels)
+    net, seconds, log = network(s, scale, method, labels, free, seed, name, **how)
     v = judge(net, device(s, "B" if table == "table3" else "A", s["n_test"], TEST)); metrics = {f"A{known}/{k}": o for k, o in v.items()}
     if name and table == "table3": metrics |= {f"device A/{k}": o for k, o in judge(net, device(s, "A", s["n_test"], TEST)).items()}
     alarms = sorted({r["alarm"] for r in log if "alarm" in r and r["step"] > s["steps"]/2})
-    return cell(table, row or ROWS[method], seed, scale, "simulated", metrics, s | how | dict(method=method, labels=labels, free=free if method != "supervised" else "", train_seconds=seconds, ms_per_step=1e3*seconds/s["steps"]), alarms=alarms)
+    return cell(table, row or ROWS[method], seed, scale, "simulated", metrics, s | how
+                | dict(method=method, labels=labels, free=free if method != "supervised" else "", train_seconds=seconds,
+                       ms_per_step=1e3*seconds/s["steps"]), alarms=alarms)
 
 ABLATION:dict = { # with 20 labels: what is left out of the proposed method or put in, and the supervised network with perturbed labels, which needs no unlabelled image
-    "without sample noise": dict(options=dict(sets=("machine", "post"))), "without machine noise": dict(options=dict(sets=("sample", "post"))), "without post-processing noise": dict(options=dict(sets=("sample", "machine", "sample+machine"))),
-    "all sets count": dict(options=dict(choose="all")), "without feature perturbation": dict(options=dict(features=False)), "with CutMix": dict(options=dict(cutmix=True)), "mean teacher": dict(teacher=.99),
+    "without sample noise": dict(options=dict(sets=("machine", "post"))), "without machine noise": dict(options=dict(sets=("sample", "post"))),
+    "without post-processing noise": dict(options=dict(sets=("sample", "machine", "sample+machine"))),
+    "all sets count": dict(options=dict(choose="all")), "without feature perturbation": dict(options=dict(features=False)),
+    "with CutMix": dict(options=dict(cutmix=True)), "mean teacher": dict(teacher=.99),
     "perturbed labels too": dict(options=dict(labels=TEM)), "supervised, perturbed labels": dict(method="supervised", options=dict(labels=TEM))}
 
 WHY = { # do unlabelled images of A help A, and if not, why? Nothing left to learn (data), pseudo-labels that come too late (threshold), too few steps (schedule)
@@ -102,7 +116,9 @@ WHY = { # do unlabelled images of A help A, and if not, why? Nothing left to lea
 
 def row_why(s, scale, seed, name):
     "A cell of the ablation `name`."
-    how = dict(method="proposed", labels=s["labels"][0]) | WHY[name]; steps = how.pop("steps", s["steps"]); s = s | dict(steps=steps if scale != "ci" else s["steps"]); method, labels = how.pop("method"), how.pop("labels")
+    how = dict(method="proposed", labels=s["labels"][0]) | WHY[name]; steps = how.pop("steps", s["steps"])
+    s = s | dict(steps=steps if scale != "ci" else s["steps"])
+    method, labels = how.pop("method"), how.pop("labels")
     return row(s, scale, method, labels, "table2", seed, name, name, **how)
 
 def figure10(s, scale, seed=0, n=20):
@@ -112,7 +128,8 @@ def figure10(s, scale, seed=0, n=20):
     for ax, method in zip(axs, ("supervised", "proposed")):
         (wrong, defect, total), shown = taken(network(s, scale, method, s["labels"][0], "A", seed)[0], s, n); im, truth, specks, p = shown[0]
         cells.append(cell("figure10", ROWS[method], seed, scale, "simulated", {"specks/wrong": wrong, "specks/defect": defect, "specks/pixels": total}, s))
-        for a, t, v, k in zip(ax, ("specks of copper", "truth", f"{ROWS[method]}: {wrong:.0%} of speck pixels wrong", "wrong"), (im, truth, p, (p != truth)), ("gray", "tab10", "tab10", "Reds")):
+        for a, t, v, k in zip(ax, ("specks of copper", "truth", f"{ROWS[method]}: {wrong:.0%} of speck pixels wrong", "wrong"),
+                              (im, truth, p, (p != truth)), ("gray", "tab10", "tab10", "Reds")):
             a.imshow(v, cmap=k, **(dict(vmin=0, vmax=9) if k == "tab10" else {})); a.set_title(t, fontsize=7); a.axis("off")
             if k != "gray": a.contour(specks, [.5], colors="k", linewidths=.5)
     return fig, cells
@@ -123,9 +140,12 @@ def run(out, scale:str="cpu", seeds=(0,)):
     for seed in seeds:
         for table in tables:
             for k, labels in enumerate(s["labels"]):
-                for method in [m for m in ROWS if (table, m) != ("table3", "unimatch")]: once(cell_path(root/table, f"{method}_A{20 + 40*k}", scale, seed), lambda: row(s, scale, method, labels, table, seed))
+                for method in [m for m in ROWS if (table, m) != ("table3", "unimatch")]:
+                    once(cell_path(root/table, f"{method}_A{20 + 40*k}", scale, seed), lambda: row(s, scale, method, labels, table, seed))
         if "table3" in tables: # the ablation is asked about the new device, and, with the same networks, about the old one
-            for name, how in ABLATION.items(): once(cell_path(root/"table3", f"ablation_{name}", scale, seed), lambda: row(s, scale, how.get("method", "proposed"), s["labels"][0], "table3", seed, name, name, **{k: v for k, v in how.items() if k != "method"}))
+            for name, how in ABLATION.items():
+                once(cell_path(root/"table3", f"ablation_{name}", scale, seed), lambda: row(s, scale, how.get("method", "proposed"), s["labels"][0],
+                        "table3", seed, name, name, **{k: v for k, v in how.items() if k != "method"}))
             continue
         for name in WHY: once(cell_path(root/"table2", f"why_{name}", scale, seed), lambda: row_why(s, scale, seed, name))
         if not all(cell_path(root/"figure10", m, scale, seed).exists() for m in ("supervised", "proposed")):
@@ -143,10 +163,14 @@ def run_real(out, scale:str="cpu", seeds=(0,), labels=(2, 5, 10)):
 def row_real(s, scale, method, labels, seed): # a cell
     "super1, with so many labels."
     ds = open_dataset("super1", masks=True); part = lambda g: [(p[i].pixels, p.mask(i)) for p in [ds.part(g)] for i in range(len(p))]
-    pool, test, out = part("train"), part("test"), run_folder("real", f"semisup_{method}_{labels}_{scale}_{seed}"); order = np.random.default_rng(seed_for(seed, "super1")).permutation(len(pool)); names = list(ds.classes or ["matrix", "precipitate"])
+    pool, test, out = part("train"), part("test"), run_folder("real", f"semisup_{method}_{labels}_{scale}_{seed}")
+    order = np.random.default_rng(seed_for(seed, "super1")).permutation(len(pool))
+    names = list(ds.classes or ["matrix", "precipitate"])
     lab, free = [pool[i] for i in order[:labels]], [pool[i][0] for i in order[labels:]] + [im for im, _ in part("val")]
     if not (out/"model/config.json").exists():
-        train([i for i, _ in lab], [m for _, m in lab], free if method != "supervised" else [], len(names), out, method, names=names, seed=seed, flips="hv", resume=(out/"config.json").exists(), progress=sys.stderr.isatty(), **{k: s[k] for k in ("steps", "n", "m", "side")})
+        train([i for i, _ in lab], [m for _, m in lab], free if method != "supervised" else [], len(names), out, method, names=names, seed=seed,
+              flips="hv", resume=(out/"config.json").exists(), progress=sys.stderr.isatty(), **{k: s[k] for k in ("steps", "n", "m", "side")})
     net, iou = load(out/"model"), SegmentationIoU(names)
     for im, m in test: iou.update(torch.as_tensor(predict(net, im).argmax(0))[None], torch.as_tensor(m.astype(int))[None])
-    return cell("real", ROWS[method], seed, scale, "real:super1", {f"labels{labels}/mIoU": float(iou.compute()["miou_all"])}, s | dict(method=method, labels=labels, unlabelled=len(free), train_seconds=read_log(out)[-1]["seconds"]))
+    return cell("real", ROWS[method], seed, scale, "real:super1", {f"labels{labels}/mIoU": float(iou.compute()["miou_all"])}, s
+                | dict(method=method, labels=labels, unlabelled=len(free), train_seconds=read_log(out)[-1]["seconds"]))

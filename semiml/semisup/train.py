@@ -20,16 +20,20 @@ def class_shares(masks, n_classes:int, names=None)->np.ndarray: # (n_classes,)
     names = list(names or (f"class {k}" for k in range(n_classes))); count = np.zeros(n_classes)
     for i, m in enumerate(masks):
         m = np.asarray(m); seen = np.unique(m)
-        if odd := [int(k) for k in seen if k != 255 and not 0 <= k < n_classes]: raise BadInput(f"mask {i} holds the number {odd[0]}, but the classes are 0 to {n_classes - 1} (255: nobody knows): correct the mask or name the class")
+        if odd := [int(k) for k in seen if k != 255 and not 0 <= k < n_classes]:
+            raise BadInput(f"mask {i} holds the number {odd[0]}, but the classes are 0 to {n_classes - 1} (255: nobody knows): correct the mask or name the class")
         count += np.bincount(m[m != 255].ravel(), minlength=n_classes)
     if not count.sum(): raise BadInput(f"none of {len(masks)} masks has a labelled pixel (all are 255): draw at least one")
-    if (count == 0).any(): warnings.warn(f"no labelled image shows {' or '.join(n for n, c in zip(names, count) if not c)}: the network cannot learn it; label an image that does", stacklevel=3)
+    if (count == 0).any():
+        warnings.warn(f"no labelled image shows {' or '.join(n for n, c in zip(names, count) if not c)}: the network cannot learn it; label an image that does", stacklevel=3)
     return count/count.sum()
 
 def crop_size(images, side:int)->tuple: # (h, w)
     "The largest crop up to `side` that fits into all images and divides by 16. Raises `BadInput`."
     h, w = (min(side, min(np.shape(i)[d] for i in images))//16*16 for d in (0, 1))
-    if min(h, w) < 32: small = min((np.shape(i) for i in images), key=min); raise BadInput(f"an image of {small[0]} x {small[1]} px is too small: crops need 32 px or more")
+    if min(h, w) < 32:
+        small = min((np.shape(i) for i in images), key=min)
+        raise BadInput(f"an image of {small[0]} x {small[1]} px is too small: crops need 32 px or more")
     return h, w
 
 # %% ../../nbs/api/71_semisup_train.ipynb #5e710007
@@ -48,7 +52,8 @@ def train(
     "Train DeepLabV3+. Raises `BadInput`, `CannotSave`."
     if method not in METHODS: raise BadInput(f"method={method!r} is not known, choose one of {', '.join(METHODS)}")
     if scale not in SCALES: raise BadInput(f"scale={scale!r} is not known, choose ci, cpu or paper")
-    if not len(images) or len(images) != len(masks): raise BadInput(f"{len(images)} images and {len(masks)} masks: give one mask for each image, and at least one")
+    if not len(images) or len(images) != len(masks):
+        raise BadInput(f"{len(images)} images and {len(masks)} masks: give one mask for each image, and at least one")
     for i, (im, k) in enumerate(zip(images, masks)):
         if np.shape(im) != np.shape(k): raise BadInput(f"image {i} is {np.shape(im)} but its mask is {np.shape(k)}: draw the mask on the image as it is")
     s = SCALES[scale] | {k: v for k, v in dict(steps=steps, n=n, m=m, side=side).items() if v is not None}; o = METHODS[method] | (options or {})
@@ -56,10 +61,13 @@ def train(
     expected = class_shares(masks, n_classes, names)
     if o["sets"] and not len(unlabelled): warnings.warn(f"method={method!r} without unlabelled images: trained on the labels alone (supervised)", stacklevel=2)
     net = deeplab(n_classes, seed=seed_for(seed, "net")) if net is None else net
-    views = Views(images, masks, unlabelled, s["n"], s["m"], crop_size([*images, *unlabelled], s["side"]), o["sets"], o["cutmix"], strength, flips, seed, o["labels"])
+    views = Views(images, masks, unlabelled, s["n"], s["m"], crop_size([*images, *unlabelled], s["side"]), o["sets"], o["cutmix"], strength, flips,
+                  seed, o["labels"])
     learner = SemiSupervised(net, n_classes, o["choose"], o["features"], tau, lam, teacher, expected, names)
-    config = dict(method=method, n_images=len(images), n_unlabelled=len(unlabelled), classes=names and list(names), tau=tau, lam=lam, teacher=teacher, strength=strength, flips=flips, pretrained=net.pretrained,
+    config = dict(method=method, n_images=len(images), n_unlabelled=len(unlabelled), classes=names and list(names), tau=tau, lam=lam, teacher=teacher,
+                  strength=strength, flips=flips, pretrained=net.pretrained,
                   **{k: v for k, v in s.items() if k != "steps"}, **o) | (record or {})
-    fit(learner, views, s["steps"], out, lr=lr, seed=seed, resume=resume, progress=progress, config=config, **dict(ema_decay=.99, weight_decay=1e-2, warmup=20) | how)
+    fit(learner, views, s["steps"], out, lr=lr, seed=seed, resume=resume, progress=progress, config=config,
+        **dict(ema_decay=.99, weight_decay=1e-2, warmup=20) | how)
     save(net, Path(out)/"model", names, method=method)
     return net.eval()

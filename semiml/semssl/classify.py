@@ -23,16 +23,19 @@ from .model import _made, check_fits
 # %% ../../nbs/api/85_semssl_classify.ipynb #02e48380
 def _check(arrays, labels=None, n_classes:int=None, side:int=None): # what every door here asks
     s = np.shape(arrays)
-    if len(s) != 4 or s[1] != 2 or s[2] != s[3] or "uint8" not in str(arrays.dtype): raise BadInput(f"pairs are {s} of {getattr(arrays, 'dtype', 'no type')}: give (N, 2, S, S) uint8, low and high magnification, as semssl.pairs.stack makes it")
+    if len(s) != 4 or s[1] != 2 or s[2] != s[3] or "uint8" not in str(arrays.dtype):
+        raise BadInput(f"pairs are {s} of {getattr(arrays, 'dtype', 'no type')}: give (N, 2, S, S) uint8, low and high magnification, as semssl.pairs.stack makes it")
     if side and s[2] != side: raise BadInput(f"images of {s[2]} px, but the encoder takes {side} px: stack the pairs with side={side}, or give another encoder")
     if labels is None: return
     y = np.asarray(labels)
     if y.shape != s[:1]: raise BadInput(f"{len(y) if y.ndim else 'no list of'} labels for {s[0]} pairs: give one number for each, -1 where nobody knows")
     if y.dtype.kind not in "iu": raise BadInput(f"labels are {y.dtype}: give whole numbers, 0 to {n_classes - 1}, or -1 where nobody knows")
-    if len(odd := y[(y < -1) | (y >= n_classes)]): raise BadInput(f"label {odd[0]} is no class: the classes are 0 to {n_classes - 1}, and -1 where nobody knows")
+    if len(odd := y[(y < -1) | (y >= n_classes)]):
+        raise BadInput(f"label {odd[0]} is no class: the classes are 0 to {n_classes - 1}, and -1 where nobody knows")
 
 def _side(encoder): # px; None: any
-    e = getattr(encoder, "patch_embed", None); return e.img_size[0] if e is not None and getattr(e, "img_size", None) and getattr(e, "strict_img_size", True) else None
+    e = getattr(encoder, "patch_embed", None)
+    return e.img_size[0] if e is not None and getattr(e, "img_size", None) and getattr(e, "strict_img_size", True) else None
 
 class PairClassifier(nn.Module):
     "One encoder for both magnifications, their features side by side, a linear layer; with the loss for `train.fit`. Raises `BadInput`."
@@ -42,7 +45,8 @@ class PairClassifier(nn.Module):
         if n_classes < 2: raise BadInput(f"{n_classes} class: a classifier needs 2 or more")
         if weight is not None and len(weight) != n_classes: raise BadInput(f"{len(weight)} weights for {n_classes} classes: give one for each")
         if not 0 <= smoothing < 1: raise BadInput(f"smoothing={smoothing} must be a share, 0 or above and below 1")
-        d = 2*getattr(encoder, "head_hidden_size", encoder.num_features); self.encoder, self.norm, self.head, self.smoothing = encoder, nn.LayerNorm(d), nn.Linear(d, n_classes), smoothing
+        d = 2*getattr(encoder, "head_hidden_size", encoder.num_features)
+        self.encoder, self.norm, self.head, self.smoothing = encoder, nn.LayerNorm(d), nn.Linear(d, n_classes), smoothing
         self.register_buffer("weight", None if weight is None else torch.as_tensor(weight, dtype=torch.float), persistent=False)
         self.register_buffer("means", None); self.register_buffer("whiten", None) # of the features, see `remember`
         self.classes, self.side, self.temperature, self.threshold = [str(k) for k in range(n_classes)], _side(encoder), 1., 0.; self.limit:float|None = None
@@ -53,7 +57,8 @@ class PairClassifier(nn.Module):
     def forward(self, pairs): return self.head(self.fuse(pairs)) # (N, 2, S, S) float, as `unstack` makes it -> (N, n_classes) logits
 
     def loss(self, batch)->dict: # image (n, 2, S, S), label (n,)
-        e = F.cross_entropy(self(batch["image"]).float(), batch["label"], self.weight, reduction="none", label_smoothing=self.smoothing); return dict(cross_entropy=e.mean()) # over samples: the weights' own mean would undo them in a batch of one class
+        e = F.cross_entropy(self(batch["image"]).float(), batch["label"], self.weight, reduction="none", label_smoothing=self.smoothing)
+        return dict(cross_entropy=e.mean()) # over samples: the weights' own mean would undo them in a batch of one class
 
 # %% ../../nbs/api/85_semssl_classify.ipynb #de95d220
 def class_weights(labels, n_classes:int, beta:float=.999)->np.ndarray: # (N,) class numbers, -1: no label -> (n_classes,) float
@@ -62,7 +67,8 @@ def class_weights(labels, n_classes:int, beta:float=.999)->np.ndarray: # (N,) cl
     y = np.asarray(labels); n = np.bincount(y[y >= 0], minlength=n_classes)
     if len(n) > n_classes: raise BadInput(f"label {len(n) - 1} is no class: the classes are 0 to {n_classes - 1}")
     if (n == 0).any(): raise BadInput(f"class {int(n.argmin())} has no labelled sample: label one, or leave the class out")
-    if (n == 1).any(): warnings.warn(f"class {int((n == 1).argmax())} has one sample: the network can only learn that sample by heart; label more", stacklevel=2)
+    if (n == 1).any():
+        warnings.warn(f"class {int((n == 1).argmax())} has one sample: the network can only learn that sample by heart; label more", stacklevel=2)
     w = (1 - beta)/(1 - beta**n); return w*n.sum()/(w*n).sum()
 
 # %% ../../nbs/api/85_semssl_classify.ipynb #d226bf23
@@ -73,24 +79,29 @@ class PairBatches:
     "`batches[step]`: dict(image (n, 2, S, S) float, label (n,) int64), a function of (seed, step) only. Pairs without a label are left out. Raises `BadInput`."
     def __init__(self, arrays, labels, n:int=32, # (N, 2, S, S) uint8; (N,) class numbers, -1: nobody knows; pairs a step
                  seed:int=0, shift:float=.06, turns:bool=False): # Most that an image moves, share of the side; quarter turns too (a scan runs along rows, so a turned image is not what a microscope gives)
-        _check(arrays, labels, 1 + int(np.max(labels, initial=0))); self.arrays, self.labels = arrays, np.asarray(labels).astype(np.int64); self.known = np.flatnonzero(self.labels >= 0)
+        _check(arrays, labels, 1 + int(np.max(labels, initial=0)))
+        self.arrays, self.labels = arrays, np.asarray(labels).astype(np.int64)
+        self.known = np.flatnonzero(self.labels >= 0)
         if not len(self.known): raise BadInput(f"none of {len(arrays)} pairs has a label: label some")
         self.n, self.seed, self.most, self.turns = min(n, len(self.known)), seed, int(shift*arrays.shape[-1]), turns
 
     def __getitem__(self, step):
-        per = len(self.known)//self.n; i = self.known[np.random.default_rng(seed_for(self.seed, "epoch", step//per)).permutation(len(self.known))[step % per*self.n:][:self.n]]
+        per = len(self.known)//self.n
+        i = self.known[np.random.default_rng(seed_for(self.seed, "epoch", step//per)).permutation(len(self.known))[step % per*self.n:][:self.n]]
         rng, out = np.random.default_rng(seed_for(self.seed, "moves", step)), []
         for x in np.asarray(self.arrays[i]):
             x = np.flip(x, [d for d in (1, 2) if rng.random() < .5]) # a mirror image of the site mirrors both; both axes: half a turn
             if self.turns and rng.random() < .5: x = np.rot90(x, axes=(1, 2))
-            out.append([_moved(_moved(a, dy, 0), dx, 1) for a, (dy, dx) in zip(x, rng.integers(-self.most, self.most + 1, (2, 2)))]) # the stage errs anew for each image
+            # the stage errs anew for each image
+            out.append([_moved(_moved(a, dy, 0), dx, 1) for a, (dy, dx) in zip(x, rng.integers(-self.most, self.most + 1, (2, 2)))])
         return dict(image=unstack(np.array(out)), label=torch.as_tensor(self.labels[i]))
 
 # %% ../../nbs/api/85_semssl_classify.ipynb #0f8f63e2
 @torch.no_grad()
 def _batched(net, arrays, batch, f): # f of float pairs -> one array
     _check(arrays, side=net.side); net.eval(); device = next(net.parameters()).device
-    return torch.cat([f(unstack(arrays[i:i + batch]).to(device)).float().cpu() for i in range(0, len(arrays), batch)]).numpy() if len(arrays) else np.zeros((0, net.head.out_features), np.float32)
+    return torch.cat([f(unstack(arrays[i:i + batch]).to(device)).float().cpu() for i in range(0, len(arrays),
+            batch)]).numpy() if len(arrays) else np.zeros((0, net.head.out_features), np.float32)
 
 def logits(net, arrays, batch:int=256)->np.ndarray: # (N, 2, S, S) uint8 -> (N, n_classes) float32
     "What `fit_temperature` wants. Raises `BadInput`."
@@ -103,14 +114,18 @@ def predict(net, arrays, batch:int=256)->np.ndarray: # (N, 2, S, S) uint8 -> (N,
 # %% ../../nbs/api/85_semssl_classify.ipynb #e732373e
 def remember(net, arrays, labels, shrink:float=.1): # Training pairs; share of the largest variance that is added to all
     "Keep the mean of each class in the space of the fused features, and what makes the spread around the means round: what `novelty` measures with. Raises `BadInput`."
-    _check(arrays, labels, len(net.classes)); y = np.asarray(labels); f, y = _batched(net, arrays[y >= 0], 256, net.fuse).astype(float), y[y >= 0]; m = np.stack([f[y == k].mean(0) for k in range(len(net.classes))])
-    v, q = np.linalg.eigh(np.cov((f - m[y]).T, bias=True)); device = next(net.parameters()).device # few samples, many features: without shrinkage small variances are noise
+    _check(arrays, labels, len(net.classes)); y = np.asarray(labels)
+    f, y = _batched(net, arrays[y >= 0], 256, net.fuse).astype(float), y[y >= 0]
+    m = np.stack([f[y == k].mean(0) for k in range(len(net.classes))])
+    # few samples, many features: without shrinkage small variances are noise
+    v, q = np.linalg.eigh(np.cov((f - m[y]).T, bias=True)); device = next(net.parameters()).device
     net.means, net.whiten = (torch.as_tensor(a, dtype=torch.float, device=device) for a in (m, q/np.sqrt(v.clip(0) + shrink*v.max() + 1e-12)))
 
 def novelty(net, arrays, batch:int=256)->np.ndarray: # (N, 2, S, S) uint8 -> (N,)
     "Mahalanobis distance to the nearest class mean, all classes with one covariance (Lee et al. 2018, on the fused features). Large: unlike all that was trained on. Raises `BadInput`."
     if net.means is None: raise BadInput("this classifier remembers no features: call remember with the training pairs")
-    return _batched(net, arrays, batch, lambda x: torch.cdist(net.fuse(x) @ net.whiten, net.means @ net.whiten).min(1)[0]) if len(arrays) else np.zeros(0, np.float32)
+    return _batched(net, arrays, batch, lambda x: torch.cdist(net.fuse(x) @ net.whiten,
+                                                              net.means @ net.whiten).min(1)[0]) if len(arrays) else np.zeros(0, np.float32)
 
 # %% ../../nbs/api/85_semssl_classify.ipynb #cf344dd5
 SCALES = dict(ci=dict(steps=8, n=8), cpu=dict(steps=600, n=32), paper=dict(steps=20_000, n=256)) # pairs a step
@@ -124,13 +139,17 @@ def train(
     "Train encoder and classifier together on labelled pairs. Raises `BadInput`, `CannotSave`."
     if scale not in SCALES: raise BadInput(f"scale={scale!r} is not known, choose ci, cpu or paper")
     classes, create = list(classes), create or getattr(encoder, "create", None)
-    if not create: raise BadInput("the encoder does not say how it was made: give create=dict(model_name=..., ...), the arguments of timm.create_model, else it cannot be loaded again")
+    if not create:
+        raise BadInput("the encoder does not say how it was made: give create=dict(model_name=..., ...), the arguments of timm.create_model, else it cannot be loaded again")
     for a, y in ((arrays, labels), *([valid] if valid else [])): _check(a, y, len(classes), _side(encoder) or np.shape(arrays)[-1])
-    s = SCALES[scale] | {k: v for k, v in dict(steps=steps, n=n).items() if v is not None}; y = np.asarray(labels); weight = class_weights(y, len(classes), beta)
+    s = SCALES[scale] | {k: v for k, v in dict(steps=steps, n=n).items() if v is not None}; y = np.asarray(labels)
+    weight = class_weights(y, len(classes), beta)
     with torch.random.fork_rng(devices=[]): torch.manual_seed(seed_for(seed, "head")); net = PairClassifier(encoder, len(classes), weight, smoothing)
     net.classes, net.side, net.create = classes, arrays.shape[-1], dict(create)
-    config = dict(method="semssl classifier", n_pairs=int((y >= 0).sum()), classes=classes, n=s["n"], side=net.side, create=net.create, beta=beta, smoothing=smoothing, shift=shift, turns=turns) | (record or {})
-    fit(net, PairBatches(arrays, y, s["n"], seed, shift, turns), s["steps"], out, lr=lr, seed=seed, resume=resume, progress=progress, config=config, **dict(ema_decay=.98, weight_decay=.05, warmup=20) | how)
+    config = dict(method="semssl classifier", n_pairs=int((y >= 0).sum()), classes=classes, n=s["n"], side=net.side, create=net.create, beta=beta,
+                  smoothing=smoothing, shift=shift, turns=turns) | (record or {})
+    fit(net, PairBatches(arrays, y, s["n"], seed, shift, turns), s["steps"], out, lr=lr, seed=seed, resume=resume, progress=progress, config=config,
+        **dict(ema_decay=.98, weight_decay=.05, warmup=20) | how)
     remember(net, arrays, y)
     if valid: net.temperature = fit_temperature(logits(net, valid[0]), valid[1])
     save(net, Path(out)/"model"); return net
@@ -138,7 +157,10 @@ def train(
 def save(net, folder, **more)->Path: # the folder; more for config.json
     "model.safetensors, and config.json with classes, temperature, threshold, limit and the arguments of `timm.create_model`. Raises `CannotSave`."
     folder = Path(folder); atomic_write(folder/"model.safetensors", to_safetensors({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}))
-    atomic_write(folder/"config.json", json.dumps(more | dict(format="semiml pair classifier 1", classes=net.classes, side=net.side, temperature=net.temperature, threshold=net.threshold, limit=net.limit, create=net.create), indent=1)); return folder
+    atomic_write(folder/"config.json", json.dumps(more | dict(format="semiml pair classifier 1", classes=net.classes, side=net.side,
+                                                              temperature=net.temperature, threshold=net.threshold, limit=net.limit,
+                                                              create=net.create), indent=1))
+    return folder
 
 def load(folder)->PairClassifier: # in eval mode
     "What `save` wrote; a run's folder will do. Raises `BadInput`."
@@ -146,12 +168,16 @@ def load(folder)->PairClassifier: # in eval mode
     if not path.is_file(): raise BadInput(f"{folder}: holds no classifier (no config.json), give the folder of a run or its model")
     c = read_json(path, dict(format=str), "it is not the description of a classifier, give the folder of a run or its model"); form = c["format"]
     if form != "semiml pair classifier 1": raise BadInput(f"{folder}: holds something else, {form!r}, give the folder of a run or its model")
-    c = read_json(path, dict(create=dict(model_name=str), classes=[str], side=int, temperature=float, threshold=float, limit=(float, None)), "it describes no classifier that can be made, restore it")
-    state = read_tensors(folder/"model.safetensors")[0]; check_fits(c["create"], {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}, folder)
+    c = read_json(path, dict(create=dict(model_name=str), classes=[str], side=int, temperature=float, threshold=float, limit=(float, None)),
+                  "it describes no classifier that can be made, restore it")
+    state = read_tensors(folder/"model.safetensors")[0]
+    check_fits(c["create"], {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}, folder)
     net = PairClassifier(_made(c["create"]), len(c["classes"]))
-    net.classes, net.side, net.create = c["classes"], c["side"], c["create"]; net.temperature, net.threshold, net.limit = float(c["temperature"]), float(c["threshold"]), c["limit"] and float(c["limit"])
+    net.classes, net.side, net.create = c["classes"], c["side"], c["create"]
+    net.temperature, net.threshold, net.limit = float(c["temperature"]), float(c["threshold"]), c["limit"] and float(c["limit"])
     net.means, net.whiten = state.get("means"), state.get("whiten"); own = net.state_dict()
-    if bad := [k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape]: raise BadInput(f"{folder}: its weights are another classifier's ({len(bad)} tensors differ, first {min(bad)})")
+    if bad := [k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape]:
+        raise BadInput(f"{folder}: its weights are another classifier's ({len(bad)} tensors differ, first {min(bad)})")
     net.load_state_dict(state); return net.to(best_device()).eval()
 
 # %% ../../nbs/api/85_semssl_classify.ipynb #6e0b7d6c
@@ -168,26 +194,37 @@ def report(prob, labels, classes, threshold:float=0.)->dict: # (N, n_classes), (
     p, y = _judged(prob, labels); a, k, N = p.argmax(1), p.max(1) >= threshold, len(classes)
     if N != p.shape[1]: raise BadInput(f"{N} classes, but probabilities of {p.shape[1]}: give the names of all")
     if not k.any(): raise BadInput(f"threshold={threshold}: not one of {len(y)} samples is answered, lower it")
-    a, t = torch.from_numpy(a[k]), torch.from_numpy(y[k]); each = {name: f(a, t, N, average="none").tolist() for name, f in dict(precision=multiclass_precision, recall=multiclass_recall, f1=multiclass_f1_score).items()}
+    a, t = torch.from_numpy(a[k]), torch.from_numpy(y[k])
+    each = {name: f(a, t, N, average="none").tolist() for name, f in dict(precision=multiclass_precision, recall=multiclass_recall,
+            f1=multiclass_f1_score).items()}
     C = multiclass_confusion_matrix(a, t, N); n = C.sum(1).tolist(); right = int(C.trace())
-    return dict(n=len(y), answered=float(k.mean()), accuracy=right/len(t), interval=list(wilson(right, len(t))), macro_f1=float(multiclass_f1_score(a, t, N, average="macro")),
+    return dict(n=len(y), answered=float(k.mean()), accuracy=right/len(t), interval=list(wilson(right, len(t))),
+                macro_f1=float(multiclass_f1_score(a, t, N, average="macro")),
                 balanced_accuracy=float(np.mean([r for r, m in zip(each["recall"], n) if m])), # torchmetrics would count a class that nobody showed as missed
                 classes={c: {k: v[i] for k, v in each.items()} | dict(n=n[i]) for i, c in enumerate(classes)}, confusion=C.tolist())
 
 def confusion_figure(r:dict): # of `report` -> a matplotlib figure
     "Counts, coloured by the share of the true class."
     from matplotlib.figure import Figure
-    C, names = np.array(r["confusion"]), [c.replace("_", " ") for c in r["classes"]]; s = .9 + .42*len(C); fig = Figure(figsize=(s + .5, s), dpi=75, layout="constrained"); ax = fig.subplots(); share = C/C.sum(1, keepdims=True).clip(1); ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    C, names = np.array(r["confusion"]), [c.replace("_", " ") for c in r["classes"]]; s = .9 + .42*len(C)
+    fig = Figure(figsize=(s + .5, s), dpi=75, layout="constrained"); ax = fig.subplots()
+    share = C/C.sum(1, keepdims=True).clip(1); ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for i, j in np.ndindex(C.shape): ax.text(j, i, C[i, j], ha="center", va="center", fontsize=8, color="w" if share[i, j] > .5 else "k")
-    ax.set_xticks(range(len(C)), names, rotation=45, ha="right", fontsize=8); ax.set_yticks(range(len(C)), names, fontsize=8); ax.set(xlabel="answer", ylabel="truth", title=f"{r['accuracy']:.0%} of {C.sum()} right"); return fig
+    ax.set_xticks(range(len(C)), names, rotation=45, ha="right", fontsize=8)
+    ax.set_yticks(range(len(C)), names, fontsize=8)
+    ax.set(xlabel="answer", ylabel="truth", title=f"{r['accuracy']:.0%} of {C.sum()} right")
+    return fig
 
 # %% ../../nbs/api/85_semssl_classify.ipynb #e8484a18
 def fit_temperature(logits, labels)->float: # (N, n_classes), (N,) of pairs that were not trained on
     "The T for which softmax(logits/T) makes the labels most likely (Guo et al. 2017). It never changes an answer. Raises `BadInput`."
     from scipy.optimize import minimize_scalar
     z, y = _judged(logits, labels)
-    if (z.argmax(1) == y).all(): warnings.warn(f"all {len(y)} validation samples are answered right, so nothing says how often it errs: the temperature stays 1; validate on more", stacklevel=2); return 1.
-    z, y = torch.from_numpy(z).double(), torch.from_numpy(y); return float(np.exp(minimize_scalar(lambda t: F.cross_entropy(z/np.exp(t), y).item(), bounds=(-3., 3.), method="bounded").x))
+    if (z.argmax(1) == y).all():
+        warnings.warn(f"all {len(y)} validation samples are answered right, so nothing says how often it errs: the temperature stays 1; validate on more", stacklevel=2)
+        return 1.
+    z, y = torch.from_numpy(z).double(), torch.from_numpy(y)
+    return float(np.exp(minimize_scalar(lambda t: F.cross_entropy(z/np.exp(t), y).item(), bounds=(-3., 3.), method="bounded").x))
 
 def ece(prob, labels, bins:int=15)->float:
     "Expected calibration error: the mean gap between confidence and accuracy over bins of confidence (torchmetrics). Raises `BadInput`."
@@ -197,18 +234,26 @@ def ece(prob, labels, bins:int=15)->float:
 def reliability_figure(prob, labels, bins:int=10): # a matplotlib figure
     "Accuracy over confidence, with Wilson intervals (95 %); on the diagonal a classifier is as sure as it should be. Raises `BadInput`."
     from matplotlib.figure import Figure
-    p, y = _judged(prob, labels); c, right = p.max(1), p.argmax(1) == y; b = np.minimum((c*bins).astype(int), bins - 1); fig = Figure(figsize=(2.6, 2.4), dpi=75, layout="constrained"); ax = fig.subplots(); ax.plot([0, 1], [0, 1], ":", c="gray")
-    for k in np.unique(b): n = (b == k).sum(); a = right[b == k].mean(); lo, hi = wilson(right[b == k].sum(), n); ax.errorbar(c[b == k].mean(), a, [[a - lo], [hi - a]], fmt="o", c="C0", ms=2 + 6*np.sqrt(n/len(y)))
+    p, y = _judged(prob, labels); c, right = p.max(1), p.argmax(1) == y
+    b = np.minimum((c*bins).astype(int), bins - 1); fig = Figure(figsize=(2.6, 2.4), dpi=75, layout="constrained")
+    ax = fig.subplots(); ax.plot([0, 1], [0, 1], ":", c="gray")
+    for k in np.unique(b):
+        n = (b == k).sum(); a = right[b == k].mean(); lo, hi = wilson(right[b == k].sum(), n)
+        ax.errorbar(c[b == k].mean(), a, [[a - lo], [hi - a]], fmt="o", c="C0", ms=2 + 6*np.sqrt(n/len(y)))
     ax.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1.03), ylim=(-.03, 1.03), title=f"ECE {ece(p, y):.3f}"); return fig
 
 # %% ../../nbs/api/85_semssl_classify.ipynb #6459abc7
 def abstain_threshold(prob, labels, accuracy:float=.95)->dict: # threshold, answered, accuracy, interval, n
     "The lowest confidence from which on the answered samples are right often enough, the share of samples answered and their accuracy with its Wilson interval (95 %). It is chosen on these samples, so it flatters a little. Raises `BadInput`."
     if not 0 < accuracy <= 1: raise BadInput(f"accuracy={accuracy} must be a share above 0, such as 0.95")
-    p, y = _judged(prob, labels); c, right = p.max(1), p.argmax(1) == y; o = np.argsort(-c, kind="stable"); hits, n = right[o].cumsum(), np.arange(1, len(y) + 1)
+    p, y = _judged(prob, labels); c, right = p.max(1), p.argmax(1) == y; o = np.argsort(-c, kind="stable")
+    hits, n = right[o].cumsum(), np.arange(1, len(y) + 1)
     ok = (hits/n >= accuracy) & np.append(np.diff(c[o]) < 0, True) # equal confidences are answered together
-    if not ok.any(): raise BadInput(f"no confidence makes {accuracy:.0%} of the answers right (at best {(hits/n)[np.append(np.diff(c[o]) < 0, True)].max():.0%}): ask for less, or label more")
-    k = int(np.flatnonzero(ok)[-1]); return dict(threshold=float(c[o][k]), answered=float(n[k]/len(y)), accuracy=float(hits[k]/n[k]), interval=[float(v) for v in wilson(hits[k], n[k])], n=len(y))
+    if not ok.any():
+        raise BadInput(f"no confidence makes {accuracy:.0%} of the answers right (at best {(hits/n)[np.append(np.diff(c[o]) < 0, True)].max():.0%}): ask for less, or label more")
+    k = int(np.flatnonzero(ok)[-1])
+    return dict(threshold=float(c[o][k]), answered=float(n[k]/len(y)), accuracy=float(hits[k]/n[k]),
+                interval=[float(v) for v in wilson(hits[k], n[k])], n=len(y))
 
 def decide(prob, threshold:float=0., distance=None, limit:float=None)->np.ndarray: # (N, n_classes); confidence below which it does not answer; of `novelty`, and the largest for which it does -> (N,) int64
     "Class numbers; -1: I do not know. Raises `BadInput`."
@@ -224,7 +269,8 @@ def occlusion(net, pair, size:int=12, stride:int=4, batch:int=256)->np.ndarray: 
     if not 1 <= stride <= size < S: raise BadInput(f"size={size} and stride={stride}: give 1 <= stride <= size < {S} px, else pixels are skipped")
     at = [*range(0, S - size, stride), S - size]; places = [(m, i, j) for m in (0, 1) for i in at for j in at]; many = np.repeat(x[None], len(places), 0)
     for o, (m, i, j) in zip(many, places):
-        lo, hi = (np.maximum(np.array([i, j]) - size//2, 0), np.minimum(np.array([i, j]) + size + size//2, S)); a = x[m, lo[0]:hi[0], lo[1]:hi[1]].astype(float); b = x[m, i:i + size, j:j + size].astype(float)
+        lo, hi = (np.maximum(np.array([i, j]) - size//2, 0), np.minimum(np.array([i, j]) + size + size//2, S))
+        a = x[m, lo[0]:hi[0], lo[1]:hi[1]].astype(float); b = x[m, i:i + size, j:j + size].astype(float)
         o[m, i:i + size, j:j + size] = round((a.sum() - b.sum())/(a.size - b.size))
     p = predict(net, np.concatenate([x[None], many]), batch); k = p[0].argmax(); total, count = np.zeros((2, 2, S, S), np.float32)
     for (m, i, j), d in zip(places, p[0, k] - p[1:, k]): total[m, i:i + size, j:j + size] += d; count[m, i:i + size, j:j + size] += 1

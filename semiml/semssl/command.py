@@ -22,7 +22,9 @@ def _said(run): # warnings as sentences, not as lines of code
         return run()
 
 def _context(args, run): # as asked for, else as in the run that this one goes on from
-    path = Path(run)/"config.json"; return args.context if args.context is not None or not path.is_file() else read_json(path, {}, "give the folder of a pretraining run or its model").get("context")
+    path = Path(run)/"config.json"
+    return args.context if args.context is not None or not path.is_file() else read_json(path, {},
+            "give the folder of a pretraining run or its model").get("context")
 
 def pretrain(args):
     "`semiml semssl pretrain`: an encoder from pairs of magnifications without labels."
@@ -31,14 +33,18 @@ def pretrain(args):
     from semiml.semssl.pairs import groups, stack
     from semiml.semssl.pretrain import SCALES
     if any((Path(f)/"index.json").is_file() for f in args.data): return _from_shards(args)
-    out, sets = need_out(args), [_pairs(f) for f in args.data]; side = args.side or ENCODERS[SCALES[args.scale]["create"]].get("img_size", 224); show = sys.stderr.isatty()
-    x = np.concatenate([stack(p, side, progress=show, context=args.context) for p in sets]); g = np.unique(np.array([f"{k}/{i}" for k, p in enumerate(sets) for i in groups(p, args.group.split(","))]), return_inverse=True)[1]
+    out, sets = need_out(args), [_pairs(f) for f in args.data]
+    side = args.side or ENCODERS[SCALES[args.scale]["create"]].get("img_size", 224); show = sys.stderr.isatty()
+    x = np.concatenate([stack(p, side, progress=show, context=args.context) for p in sets])
+    g = np.unique(np.array([f"{k}/{i}" for k, p in enumerate(sets) for i in groups(p, args.group.split(","))]), return_inverse=True)[1]
     _pretrained(args, x, g, show)
 
 def _pretrained(args, x, g, show):
     from semiml.semssl.pretrain import pretrain
     out = need_out(args); how = {} if args.workers is None else dict(workers=args.workers)
-    m = pretrain(x, out, args.scale, args.steps, args.batch, groups=g, mask_ratio=args.mask_ratio, kinds={"both": ("self", "cross"), "none": ()}.get(args.contrast, (args.contrast,)), start=args.start, seed=args.seed, resume=args.resume, progress=show, record=dict(data=[str(f) for f in args.data], context=args.context), **how)
+    m = pretrain(x, out, args.scale, args.steps, args.batch, groups=g, mask_ratio=args.mask_ratio,
+                 kinds={"both": ("self", "cross"), "none": ()}.get(args.contrast, (args.contrast,)), start=args.start, seed=args.seed,
+                 resume=args.resume, progress=show, record=dict(data=[str(f) for f in args.data], context=args.context), **how)
     print(f"pretrained on {len(x)} pairs in {len(set(g.tolist()))} groups; the encoder is in {out/'model'}: timm.create_model('{m.net.create['model_name']}', checkpoint_path='{out/'model/model.safetensors'}', ...) with the arguments of its config.json")
 
 def _from_shards(args): # they stay on the disk: memory does not grow with their number
@@ -47,7 +53,8 @@ def _from_shards(args): # they stay on the disk: memory does not grow with their
     from semiml.semssl.shards import Shards
     if len(args.data) > 1: raise BadInput(f"{args.data[0]}: shards and other folders cannot be mixed, write one folder of shards of all pairs")
     x = Shards(args.data[0])
-    if args.context is not None or args.side not in (None, x.side): raise BadInput(f"{args.data[0]}: shards hold images of {x.side} px as they were written, leave out --side and --context")
+    if args.context is not None or args.side not in (None, x.side):
+        raise BadInput(f"{args.data[0]}: shards hold images of {x.side} px as they were written, leave out --side and --context")
     _pretrained(args, x, groups(x, args.group.split(",")), sys.stderr.isatty())
 
 def finetune(args):
@@ -60,12 +67,18 @@ def finetune(args):
     out, p = need_out(args), _pairs(args.data).labelled()
     if not len(p): raise BadInput(f"{args.data}: no pair has a label, fill in the column label of labels.csv for some")
     net = encoder(args.scale, args.start, seed=args.seed) if args.encoder == "none" else load_encoder(args.encoder)
-    side = net.create.get("img_size", 224); train, held = _said(lambda: split_time(p, args.held_out)); context = _context(args, args.encoder); X = {k: (stack(o, side, sys.stderr.isatty(), context), o.targets()) for k, o in dict(train=train, held=held).items()}
-    c = _said(lambda: classify.train(*X["train"], p.classes, out, net, scale=args.scale, steps=args.steps, valid=X["held"], seed=args.seed, resume=args.resume, progress=sys.stderr.isatty(), record=dict(data=str(args.data), encoder=str(args.encoder), context=context, held_out=sorted(set(held.wafers)))))
+    side = net.create.get("img_size", 224); train, held = _said(lambda: split_time(p, args.held_out))
+    context = _context(args, args.encoder)
+    X = {k: (stack(o, side, sys.stderr.isatty(), context), o.targets()) for k, o in dict(train=train, held=held).items()}
+    c = _said(lambda: classify.train(*X["train"], p.classes, out, net, scale=args.scale, steps=args.steps, valid=X["held"], seed=args.seed,
+                                     resume=args.resume, progress=sys.stderr.isatty(),
+                                     record=dict(data=str(args.data), encoder=str(args.encoder), context=context, held_out=sorted(set(held.wafers)))))
     prob = classify.predict(c, X["held"][0]); r = classify.report(prob, X["held"][1], p.classes)
     if held.patterns and all(held.patterns): # what the sites show, from the column `pattern`; sites of one wafer are no independent witnesses
         from semiml.patterns import by_pattern, falls_behind, warning
-        right = prob.argmax(1) == X["held"][1]; r["patterns"] = [{k: v for k, v in o.items() if not isinstance(v, float) or np.isfinite(v)} for o in by_pattern(right, held.patterns, held.wafers)]; r["warning"] = warning(falls_behind(right, held.patterns, held.wafers), "accuracy")
+        right = prob.argmax(1) == X["held"][1]
+        r["patterns"] = [{k: v for k, v in o.items() if not isinstance(v, float) or np.isfinite(v)} for o in by_pattern(right, held.patterns, held.wafers)]
+        r["warning"] = warning(falls_behind(right, held.patterns, held.wafers), "accuracy")
         print(*(f"  on {o['pattern']:20} {o['mean']:.1%} right ({o['n']} wafers)" for o in r["patterns"] if "mean" in o), r["warning"], sep="\n")
     atomic_write(out/"report.json", json.dumps(r, indent=1))
     print(f"fine-tuned on {len(train)} labelled pairs; on {len(held)} pairs of the last wafers: accuracy {r['accuracy']:.1%}, macro F1 {r['macro_f1']:.3f} (the temperature was set on them); the classifier is in {out/'model'}")
@@ -75,21 +88,38 @@ def classify(args):
     from semiml.core import atomic_write
     from semiml.semssl import classify
     from semiml.semssl.pairs import stack
-    run, out = Path(args.run), need_out(args); c = classify.load(run/"model" if (run/"model").is_dir() else run); p = _pairs(args.data); prob = classify.predict(c, stack(p, c.side, sys.stderr.isatty(), _context(args, run)))
+    run, out = Path(args.run), need_out(args); c = classify.load(run/"model" if (run/"model").is_dir() else run)
+    p = _pairs(args.data); prob = classify.predict(c, stack(p, c.side, sys.stderr.isatty(), _context(args, run)))
     text = io.StringIO(newline=""); w = csv.writer(text, lineterminator="\n"); w.writerow(["name", "answer", "probability", *c.classes])
     sure = classify.decide(prob, args.sure) >= 0
     for n, q, s in zip(p.names, prob, sure): w.writerow([n, c.classes[q.argmax()] if s else "unknown", f"{q.max():.4f}", *(f"{v:.4f}" for v in q)])
-    atomic_write(out/"classes.csv", text.getvalue()); print(f"{len(p)} pairs in {out/'classes.csv'}, {int((~sure).sum())} of them unknown (less than {args.sure:.0%} sure)")
+    atomic_write(out/"classes.csv", text.getvalue())
+    print(f"{len(p)} pairs in {out/'classes.csv'}, {int((~sure).sum())} of them unknown (less than {args.sure:.0%} sure)")
 
 # %% ../../nbs/api/87_semssl_command.ipynb #58219b90
 def add_parsers(top, add): # the subparsers, and add(to, name, run, options, help) of `semiml.cli`
     "The parsers of `semiml semssl`."
     sub = top.add_parser("semssl", help="defect classification from pairs of magnifications").add_subparsers(metavar="COMMAND", required=True)
-    q = add(sub, "pretrain", pretrain, "seed scale out", "pretrain an encoder on pairs without labels"); q.add_argument("data", nargs="+", help="folder with low/, high/ and labels.csv, several may be given; or one of shards, see `semssl.shards.write_shards`")
-    q.add_argument("--side", type=int, help="px that the encoder sees; the default is the scale's"); q.add_argument("--steps", type=int, help="training steps; the default is the scale's"); q.add_argument("--batch", type=int, help="sites a step"); q.add_argument("--workers", type=int, help="processes that prepare batches, beside each that trains")
-    q.add_argument("--mask-ratio", type=float, default=.25, help="share of the patches that is hidden"); q.add_argument("--contrast", default="both", choices=("both", "self", "cross", "none"), help="across augmentations, magnifications, or both")
-    q.add_argument("--group", default="device,site", help="pairs that agree in these columns are not told apart"); q.add_argument("--start", help="timm checkpoint to begin with"); q.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    q = add(sub, "finetune", finetune, "seed scale out", "a defect classifier from labelled pairs"); q.add_argument("data", help="folder of pairs with labels"); q.add_argument("encoder", help="folder of a pretraining run; none: random weights")
-    q.add_argument("--start", help="with none: timm checkpoint to begin with"); q.add_argument("--held-out", type=float, default=.25, help="share of the pairs, of the last wafers, to judge and calibrate with"); q.add_argument("--steps", type=int, help="training steps"); q.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    q = add(sub, "classify", classify, "out", "the defect class of each pair"); q.add_argument("run", help="folder of a fine-tuning run"); q.add_argument("data", help="folder of pairs"); q.add_argument("--sure", type=float, default=0., help="least probability of an answer; below it: unknown")
-    for c in sub.choices.values(): c.add_argument("--context", type=float, help="of the low images only what surrounds the high field, so many of its sides, where it can be found; the default is what the run before used, else all")
+    q = add(sub, "pretrain", pretrain, "seed scale out", "pretrain an encoder on pairs without labels")
+    q.add_argument("data", nargs="+", help="folder with low/, high/ and labels.csv, several may be given; or one of shards, see `semssl.shards.write_shards`")
+    q.add_argument("--side", type=int, help="px that the encoder sees; the default is the scale's")
+    q.add_argument("--steps", type=int, help="training steps; the default is the scale's")
+    q.add_argument("--batch", type=int, help="sites a step")
+    q.add_argument("--workers", type=int, help="processes that prepare batches, beside each that trains")
+    q.add_argument("--mask-ratio", type=float, default=.25, help="share of the patches that is hidden")
+    q.add_argument("--contrast", default="both", choices=("both", "self", "cross", "none"), help="across augmentations, magnifications, or both")
+    q.add_argument("--group", default="device,site", help="pairs that agree in these columns are not told apart")
+    q.add_argument("--start", help="timm checkpoint to begin with")
+    q.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    q = add(sub, "finetune", finetune, "seed scale out", "a defect classifier from labelled pairs")
+    q.add_argument("data", help="folder of pairs with labels")
+    q.add_argument("encoder", help="folder of a pretraining run; none: random weights")
+    q.add_argument("--start", help="with none: timm checkpoint to begin with")
+    q.add_argument("--held-out", type=float, default=.25, help="share of the pairs, of the last wafers, to judge and calibrate with")
+    q.add_argument("--steps", type=int, help="training steps")
+    q.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    q = add(sub, "classify", classify, "out", "the defect class of each pair")
+    q.add_argument("run", help="folder of a fine-tuning run"); q.add_argument("data", help="folder of pairs")
+    q.add_argument("--sure", type=float, default=0., help="least probability of an answer; below it: unknown")
+    for c in sub.choices.values():
+        c.add_argument("--context", type=float, help="of the low images only what surrounds the high field, so many of its sides, where it can be found; the default is what the run before used, else all")

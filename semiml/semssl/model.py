@@ -25,7 +25,8 @@ ENCODERS:dict = dict( # for `timm.create_model`
     cpu=dict(model_name="vit_tiny_patch16_224", img_size=64, patch_size=8, embed_dim=128, depth=4, num_heads=4),
     paper=dict(model_name="vit_base_patch16_224"))
 
-MAKING = RuntimeError, TypeError, ValueError, AssertionError, AttributeError, KeyError, IndexError, ArithmeticError, NotImplementedError # what timm says of arguments that do not fit
+# what timm says of arguments that do not fit
+MAKING = RuntimeError, TypeError, ValueError, AssertionError, AttributeError, KeyError, IndexError, ArithmeticError, NotImplementedError
 
 def _made(create, pretrained=False): # by timm; no file, no address and no other model than one of timm's own, whatever a config.json says
     if not isinstance(name := create["model_name"], str) or not timm.is_model(name): raise ValueError(f"timm has no {name!r}")
@@ -34,9 +35,12 @@ def _made(create, pretrained=False): # by timm; no file, no address and no other
 def _tensors(path): # the state dict of a timm checkpoint; nothing in it is executed
     try: s = read_tensors(path)[0] if Path(path).suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError: raise BadInput(f"{path}: there is no such file of encoder weights") from None
-    except Exception as e: raise e if isinstance(e, BadInput) else BadInput(f"{path}: cut short, damaged, or not a plain file of tensors ({type(e).__name__}); get it again, or point to another one") from None
-    s = next((s[k] for k in ("state_dict_ema", "model_ema", "state_dict", "model") if isinstance(s, dict) and isinstance(s.get(k), dict)), s) # as timm nests them
-    if not isinstance(s, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in s.items()): raise BadInput(f"{path}: holds no plain dictionary of tensors; give a timm checkpoint")
+    except Exception as e:
+        raise e if isinstance(e, BadInput) else BadInput(f"{path}: cut short, damaged, or not a plain file of tensors ({type(e).__name__}); get it again, or point to another one") from None
+    # as timm nests them
+    s = next((s[k] for k in ("state_dict_ema", "model_ema", "state_dict", "model") if isinstance(s, dict) and isinstance(s.get(k), dict)), s)
+    if not isinstance(s, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in s.items()):
+        raise BadInput(f"{path}: holds no plain dictionary of tensors; give a timm checkpoint")
     return {k.removeprefix("module."): v for k, v in s.items()}
 
 def quick(net): # the network
@@ -49,14 +53,17 @@ def encoder(
     create="cpu", weights=None, seed:int=0, **more # One of `ENCODERS` or their like; a timm checkpoint to start from, True: timm's own (needs a network); of random weights; over `create`
 )->nn.Module: # (N, 1, H, W) about -1 to 1, see `segnet.gray` -> (N, D)
     "A timm encoder for gray images; `create` on it remembers how it was made. Raises `BadInput`."
-    if isinstance(create, str) and create not in ENCODERS: raise BadInput(f"encoder {create!r} is not known, choose {', '.join(ENCODERS)}, or give arguments of timm.create_model")
+    if isinstance(create, str) and create not in ENCODERS:
+        raise BadInput(f"encoder {create!r} is not known, choose {', '.join(ENCODERS)}, or give arguments of timm.create_model")
     create = dict(ENCODERS[create] if isinstance(create, str) else create) | more; create = dict(in_chans=1, num_classes=0) | create
-    if str(create.get("model_name")).startswith("vit"): create = dict(global_pool="avg", fc_norm=False, class_token=weights is True) | create # the norm before the mean, as in ImageNet's checkpoints
+    if str(create.get("model_name")).startswith("vit"):
+        create = dict(global_pool="avg", fc_norm=False, class_token=weights is True) | create # the norm before the mean, as in ImageNet's checkpoints
     state = None if weights in (None, True) else _tensors(weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try: net = _made(create, weights is True); state is None or net.load_state_dict(state)
-        except MAKING as e: raise BadInput(f"timm cannot make this encoder ({(str(e).splitlines() or [type(e).__name__])[0]}); check the name, the sizes, and that the weights are this encoder's") from None
+        except MAKING as e:
+            raise BadInput(f"timm cannot make this encoder ({(str(e).splitlines() or [type(e).__name__])[0]}); check the name, the sizes, and that the weights are this encoder's") from None
     if hasattr(net, "pos_embed") and weights is None: # sines and cosines, fixed, as in masked autoencoders: a patch's place needs no learning
         d, grid = net.pos_embed.shape[-1], net.patch_embed.grid_size; pos = build_sincos2d_pos_embed(grid, d, interleave_sin_cos=False)
         with torch.no_grad(): net.pos_embed.zero_(); net.pos_embed[0, net.num_prefix_tokens:] = pos
@@ -73,8 +80,10 @@ def check_fits(create:dict, state:dict, folder): # arguments of timm; tensors by
     try:
         if not 0 <= create.get("depth", 0) <= len(state): raise ValueError(f"{create['depth']} blocks")
         with init_empty_weights(): own = _made(create).state_dict()
-    except MAKING as e: raise BadInput(f"{folder}: its config.json describes no encoder that can be made ({' '.join(str(e).split())[:200]}), restore it") from None
-    if bad := [k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape]: raise BadInput(f"{folder}: its weights are another encoder's ({len(bad)} tensors differ, first {min(bad)})")
+    except MAKING as e:
+        raise BadInput(f"{folder}: its config.json describes no encoder that can be made ({' '.join(str(e).split())[:200]}), restore it") from None
+    if bad := [k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape]:
+        raise BadInput(f"{folder}: its weights are another encoder's ({len(bad)} tensors differ, first {min(bad)})")
 
 def load_encoder(folder)->nn.Module:
     "What `save_encoder` wrote; a run's folder will do. Raises `BadInput`."
@@ -82,7 +91,8 @@ def load_encoder(folder)->nn.Module:
     if not (folder/"config.json").is_file(): raise BadInput(f"{folder}: holds no encoder (no config.json), give the folder of a pretraining run or its model")
     c = read_json(folder/"config.json", dict(format=str), "restore it"); form, create = c["format"], c.get("create")
     if form != "semiml encoder 1": raise BadInput(f"{folder}: holds something else, {form!r}, give the folder of a pretraining run or its model")
-    if not isinstance(create, dict) or not isinstance(create.get("model_name"), str): raise BadInput(f"{folder/'config.json'}: is not the description of an encoder, restore it")
+    if not isinstance(create, dict) or not isinstance(create.get("model_name"), str):
+        raise BadInput(f"{folder/'config.json'}: is not the description of an encoder, restore it")
     state = read_tensors(folder/"model.safetensors")[0]; check_fits(create, state, folder)
     net = encoder(create); net.load_state_dict(state); return net.to(best_device()).eval()
 
@@ -112,7 +122,8 @@ class Decoder(nn.Module):
     def __init__(self, dim:int, patches, p:int, width:int=64, depth:int=1, heads:int=4): # Of the encoder; (rows, columns) of patches, their side
         super().__init__(); self.embed, self.token = nn.Linear(dim, width), nn.Parameter(.02*torch.randn(1, 1, width))
         self.register_buffer("pos", build_sincos2d_pos_embed(patches, width, interleave_sin_cos=False)[None], persistent=False)
-        self.blocks, self.norm, self.head = quick(nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(depth)))), nn.LayerNorm(width), nn.Linear(width, p*p)
+        self.blocks, self.norm, self.head = quick(nn.Sequential(*(Block(width, heads, qkv_bias=True)
+                                                                  for _ in range(depth)))), nn.LayerNorm(width), nn.Linear(width, p*p)
     def forward(self, tokens, hide): # (N, K, D), (N, T) bool -> (N, T, p*p)
         e = self.embed(tokens); t = self.token.to(e.dtype).expand(*hide.shape, -1).masked_scatter(~hide[..., None], e) # row by row, as they were taken out
         return self.head(self.norm(self.blocks(t + self.pos)))
@@ -126,8 +137,10 @@ def contrastive_loss(
 )->tuple: # loss, share of the first augmentations whose partner is the most similar of all in the other set
     "Equation 9 of the SeSAMI paper: over all m, n in `kinds`, the mean cross entropy of finding the other augmentation of the same site among the images of n."
     if odd := set(kinds) - set(KINDS) or ({"none"} if not kinds else set()): raise BadInput(f"kinds={kinds!r}: choose from self and cross")
-    n = len(f); by = [f[:, 2*m:2*m + 2].transpose(0, 1).flatten(0, 1) for m in (0, 1)]; i = torch.arange(2*n, device=f.device); j = (i + n) % (2*n) # first all first augmentations, then all second ones
-    same = group.repeat(2)[:, None] == group.repeat(2); same[i, j] = False # the own image, the same place in the other magnification and all of the group: out; the positive stays
+    n = len(f); by = [f[:, 2*m:2*m + 2].transpose(0, 1).flatten(0, 1) for m in (0, 1)]
+    i = torch.arange(2*n, device=f.device); j = (i + n) % (2*n) # first all first augmentations, then all second ones
+    # the own image, the same place in the other magnification and all of the group: out; the positive stays
+    same = group.repeat(2)[:, None] == group.repeat(2); same[i, j] = False
     terms, found = [], []
     for m, k in [o for kind in kinds for o in KINDS[kind]]:
         s = (by[m] @ by[k].T/tau).masked_fill(same, -torch.inf); terms.append(F.cross_entropy(s, j)); found.append((s.argmax(1) == j).float().mean())
@@ -150,14 +163,19 @@ class Pretraining(nn.Module):
 
     def loss(self, batch)->dict:
         "reconstruction, and contrast with it; both weighted."
-        v, x = batch["views"], batch["views"].flatten(0, 1); hide = hidden(batch["mask"].flatten(0, 1), self.mask_ratio); out, pooled = self.reconstruct(x, hide); want = patchify(x, self.p)
+        v, x = batch["views"], batch["views"].flatten(0, 1)
+        hide = hidden(batch["mask"].flatten(0, 1), self.mask_ratio); out, pooled = self.reconstruct(x, hide)
+        want = patchify(x, self.p)
         if self.normalise: want = (want - want.mean(-1, keepdim=True))/(want.var(-1, keepdim=True) + 1e-6).sqrt()
         losses = dict(reconstruction=self.weights[0]*(out.float() - want).square().mean(-1)[hide].mean())
         if self.kinds:
-            f = F.normalize(self.head(pooled).float(), dim=-1).view(*v.shape[:2], -1); l, self.found = contrastive_loss(*gathered(f, batch["group"]), kinds=self.kinds, tau=self.tau); losses["contrast"] = self.weights[1]*l
+            f = F.normalize(self.head(pooled).float(), dim=-1).view(*v.shape[:2], -1)
+            l, self.found = contrastive_loss(*gathered(f, batch["group"]), kinds=self.kinds, tau=self.tau)
+            losses["contrast"] = self.weights[1]*l
         return losses
 
-    def notes(self): return {} if self.found is None else dict(found=round(float(self.found), 3)) # how often the partner is the nearest: 1 is all there is to learn
+    def notes(self): # how often the partner is the nearest: 1 is all there is to learn
+        return {} if self.found is None else dict(found=round(float(self.found), 3))
 
 def gathered(f, group)->tuple: # features and groups of all processes
     "With several processes each compares with the sites of all, so that the loss is that of one process with the whole batch."

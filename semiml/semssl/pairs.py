@@ -34,7 +34,8 @@ class Pairs:
     def subset(self, indices)->"Pairs":
         "The pairs at `indices` (numbers, a slice or a boolean array)."
         idx = np.arange(len(self))[indices]
-        some:dict = {k: [v[i] for i in idx] for k in ("names", "low", "high", "labels", "devices", "wafers", "sites", "times", "patterns") if (v := getattr(self, k)) is not None}
+        some:dict = {k: [v[i] for i in idx] for k in ("names", "low", "high", "labels", "devices", "wafers", "sites", "times", "patterns")
+                     if (v := getattr(self, k)) is not None}
         return replace(self, **some)
     def labelled(self)->"Pairs": return self.subset(np.array([bool(l) for l in self.labels], bool))
     def targets(self)->np.ndarray: # (N,) int64
@@ -45,11 +46,14 @@ class Pairs:
 def _table(table): # [(number of the line, {column: word})] of labels.csv
     if not table.is_file(): raise BadInput(f"{table}: is missing, write a table with the columns {','.join(COLUMNS)} (label may be empty)")
     try: lines = csv.DictReader(io.StringIO(table.read_text(encoding="utf-8-sig"), newline=""), strict=True); rows = [(lines.line_num, r) for r in lines]
-    except (csv.Error, UnicodeDecodeError, OSError) as e: raise BadInput(f"{table}: is no table of comma-separated values in UTF-8 ({e}), save it as one again") from None
-    if gone := [c for c in COLUMNS if c not in (lines.fieldnames or ())]: raise BadInput(f"{table}: has no column {gone[0]!r}, the columns are {','.join(COLUMNS)}")
+    except (csv.Error, UnicodeDecodeError, OSError) as e:
+        raise BadInput(f"{table}: is no table of comma-separated values in UTF-8 ({e}), save it as one again") from None
+    if gone := [c for c in COLUMNS if c not in (lines.fieldnames or ())]:
+        raise BadInput(f"{table}: has no column {gone[0]!r}, the columns are {','.join(COLUMNS)}")
     if not rows: raise BadInput(f"{table}: holds no pairs, write a line for each")
     for n, r in rows:
-        if None in r or any(r[c] is None for c in COLUMNS) or not r["name"]: raise BadInput(f"{table}: line {n} is damaged, give {','.join(lines.fieldnames)} there (label may be empty)")
+        if None in r or any(r[c] is None for c in COLUMNS) or not r["name"]:
+            raise BadInput(f"{table}: line {n} is damaged, give {','.join(lines.fieldnames)} there (label may be empty)")
     return rows
 
 def open_pairs(
@@ -65,30 +69,38 @@ def open_pairs(
     for n in names:
         for part, other in (("low", "high"), ("high", "low")):
             too = f" and the image in {other}/" if n in files[other] else ""
-            if n not in files[part]: raise BadInput(f"{root/part}: the {part}-magnification image of {n!r} is missing, add it or remove the line from {table.name}{too}")
+            if n not in files[part]:
+                raise BadInput(f"{root/part}: the {part}-magnification image of {n!r} is missing, add it or remove the line from {table.name}{too}")
     for part in files:
-        if odd := files[part].keys() - set(names): raise BadInput(f"{files[part][min(odd)]}: {table.name} has no line for this image, add one (the label may be empty) or remove the image")
+        if odd := files[part].keys() - set(names):
+            raise BadInput(f"{files[part][min(odd)]}: {table.name} has no line for this image, add one (the label may be empty) or remove the image")
     labels = [r["label"].strip() for r in rows]; known = sorted({l for l in labels if l}) if classes is None else list(classes)
     for n, l in zip(names, labels):
-        if l and l not in known: raise BadInput(f"{table}: {n} is labelled {l!r}, which is no class, correct it or give a class of that name; the classes are {', '.join(known)}")
+        if l and l not in known:
+            raise BadInput(f"{table}: {n} is labelled {l!r}, which is no class, correct it or give a class of that name; the classes are {', '.join(known)}")
     times, patterns = ([(r[c] or "").strip() for r in rows] if c in rows[0] else None for c in ("time", "pattern"))
-    return Pairs(root, names, [files["low"][n] for n in names], [files["high"][n] for n in names], labels, *([r[c].strip() for r in rows] for c in COLUMNS[2:]), classes=known, times=times, patterns=patterns)
+    return Pairs(root, names, [files["low"][n] for n in names], [files["high"][n] for n in names], labels,
+                 *([r[c].strip() for r in rows] for c in COLUMNS[2:]), classes=known, times=times, patterns=patterns)
 
 # %% ../../nbs/api/80_semssl_pairs.ipynb #6656965b
 def check_classes(labels, n_min:int=2):
     "Warn of classes with fewer than `n_min` samples; \"\" and -1 are no labels."
     for c, k in sorted(Counter(l for l in labels if l not in ("", -1)).items()):
-        if k < n_min: warnings.warn(f"class {c!r} has {k} sample{'s' if k > 1 else ''}: it cannot be in training and test at once; label more, or merge it with another class", stacklevel=3)
+        if k < n_min:
+            warnings.warn(f"class {c!r} has {k} sample{'s' if k > 1 else ''}: it cannot be in training and test at once; label more, or merge it with another class", stacklevel=3)
 
 def _split(p, wafers, share, gaps): # (the rest, held out): wafers in this order until the share is reached; gaps: one that is too large may be left out
     key = list(zip(p.devices, p.wafers)); count, held, n = Counter(key), set(), 0 # pairs without a wafer count as one
     for w in wafers:
         if n + count[w]/2 <= share*len(p): held.add(w); n += count[w]
         elif not gaps: break
-    on = np.array([k in held for k in key], bool); a, b = p.subset(~on), p.subset(on); check_classes(p.labels); often = {l for l, k in Counter(p.labels).items() if l and k > 1}
-    if not len(a) or not len(b): raise BadInput(f"{p.root}: share={share:g} would leave all pairs on one side, there are too few wafers ({len(count)}); give another share, or pairs of more wafers")
+    on = np.array([k in held for k in key], bool); a, b = p.subset(~on), p.subset(on); check_classes(p.labels)
+    often = {l for l, k in Counter(p.labels).items() if l and k > 1}
+    if not len(a) or not len(b):
+        raise BadInput(f"{p.root}: share={share:g} would leave all pairs on one side, there are too few wafers ({len(count)}); give another share, or pairs of more wafers")
     for x, y, where in ((a, b, "held out"), (b, a, "left to train on")):
-        if odd := (set(x.labels) - set(y.labels)) & often: warnings.warn(f"no pair of class {', '.join(map(repr, sorted(odd)))} is {where}: whole wafers are held out, so take another split, or label more wafers", stacklevel=3)
+        if odd := (set(x.labels) - set(y.labels)) & often:
+            warnings.warn(f"no pair of class {', '.join(map(repr, sorted(odd)))} is {where}: whole wafers are held out, so take another split, or label more wafers", stacklevel=3)
     return a, b
 
 def split_wafers(p:Pairs, share:float=.25, seed:int=0)->tuple: # (the rest, held out)
@@ -103,7 +115,8 @@ def _clock(p): # when each pair was taken, as a number
     except ValueError: pass # dates, then; as words 9.3. would come after 10.3.
     def date(name, o):
         try: return (lambda v: v if v.tzinfo else v.replace(tzinfo=timezone.utc))(datetime.fromisoformat(o)).timestamp()
-        except ValueError: raise BadInput(f"{p.root}: the time {o!r} of {name} cannot be read, give dates such as 2026-03-01T14:30 or numbers, one kind for all") from None
+        except ValueError:
+            raise BadInput(f"{p.root}: the time {o!r} of {name} cannot be read, give dates such as 2026-03-01T14:30 or numbers, one kind for all") from None
     return [date(n, o) for n, o in zip(p.names, t)]
 
 def split_time(p:Pairs, share:float=.25)->tuple: # (earlier, later)
@@ -116,8 +129,10 @@ def split_time(p:Pairs, share:float=.25)->tuple: # (earlier, later)
 def groups(p:Pairs, by=("device", "site"))->np.ndarray: # (N,) int64
     "Equal numbers for pairs that contrast must not tell apart: repeats of a site, sites of the same layout. `by`: of device, wafer, site, label, pattern. Raises `BadInput`."
     by = (by,) if isinstance(by, str) else tuple(by)
-    if not by or (odd := set(by) - {"device", "wafer", "site", "label", "pattern"}): raise BadInput(f"by={by!r} is not known, choose from device, wafer, site, label, pattern")
-    if "pattern" in by and p.patterns is None: raise BadInput(f"{p.root}: labels.csv has no column pattern, add one that says what each site shows (lines, contacts, ...), or group by something else")
+    if not by or (odd := set(by) - {"device", "wafer", "site", "label", "pattern"}):
+        raise BadInput(f"by={by!r} is not known, choose from device, wafer, site, label, pattern")
+    if "pattern" in by and p.patterns is None:
+        raise BadInput(f"{p.root}: labels.csv has no column pattern, add one that says what each site shows (lines, contacts, ...), or group by something else")
     key = [k if all(k) else i for i, k in enumerate(zip(*(getattr(p, b + "s") for b in by)))]; number = {k: n for n, k in enumerate(dict.fromkeys(key))}
     return np.array([number[k] for k in key], np.int64)
 
@@ -145,7 +160,8 @@ def stack(p:Pairs, side:int=64, progress:bool=False, context:float=None)->np.nda
     return out
 
 def _around(low, high, side, context): # a crop has half the pixels of `side` at least
-    if not (low.pixel_size and high.pixel_size): raise BadInput(f"{low.name or 'the low image'}: the pixel sizes are not known, so that nothing can be cut out by the magnifications; give images with a scale, or no context")
+    if not (low.pixel_size and high.pixel_size):
+        raise BadInput(f"{low.name or 'the low image'}: the pixel sizes are not known, so that nothing can be cut out by the magnifications; give images with a scale, or no context")
     k = np.round(np.array(high.shape)*high.pixel_size/np.array(low.pixel_size)).min(); return region(low, high, context=max(context, (side + 1)/2/max(k, 1)))[0]
 
 # %% ../../nbs/api/80_semssl_pairs.ipynb #7a6209f2
@@ -154,10 +170,13 @@ def _find(a, small, reach, sure): # (row, column) of the middle of the best plac
     from skimage.feature import match_template
     if min(small.shape) < 4: return None # so few pixels fit everywhere
     c = match_template(a, small); mid = (np.array(c.shape) - 1)/2; far = np.minimum(reach*np.array(a.shape), mid); r, q = np.indices(c.shape)
-    near = (abs(r - mid[0]) <= far[0]) & (abs(q - mid[1]) <= far[1]); z = np.arctanh(c.clip(-.99, .99))*np.sqrt((small.size - 3)/2) # differences have standard error 1
-    inside = np.where(near, z, -np.inf); i = np.array(np.unravel_index(inside.argmax(), c.shape)); peaks = (inside == maximum_filter(inside, 3)) & (np.hypot(r - i[0], q - i[1]) > 2)
+    near = (abs(r - mid[0]) <= far[0]) & (abs(q - mid[1]) <= far[1])
+    z = np.arctanh(c.clip(-.99, .99))*np.sqrt((small.size - 3)/2) # differences have standard error 1
+    inside = np.where(near, z, -np.inf); i = np.array(np.unravel_index(inside.argmax(), c.shape))
+    peaks = (inside == maximum_filter(inside, 3)) & (np.hypot(r - i[0], q - i[1]) > 2)
     rival, outside = inside[peaks].max(initial=-np.inf), z[~near].max(initial=-np.inf); best = z[tuple(i)]
-    lost = c[tuple(i)] < .3 or best - rival < sure or outside - best > sure or (abs(i - mid) > far - 1).any() # nothing alike; a tie; clearly better beyond the range, or at its border
+    # nothing alike; a tie; clearly better beyond the range, or at its border
+    lost = c[tuple(i)] < .3 or best - rival < sure or outside - best > sure or (abs(i - mid) > far - 1).any()
     return None if lost else i + (np.array(small.shape) - 1)/2
 
 def region(
@@ -167,10 +186,13 @@ def region(
     "Where `high` lies in `low`, by normalised correlation, to a pixel of low. Where the place is ambiguous nothing is cropped: the whole low image and its middle. Raises `BadInput`."
     if ratio is None and not (low.pixel_size and high.pixel_size): raise BadInput(f"{low.name or 'the low image'}: the pixel sizes are not known, give ratio=")
     ratio = np.array([ratio]*2 if ratio is not None else np.divide(low.pixel_size, high.pixel_size), float); a, shape = low.pixels, np.array(low.shape)
-    if not (np.isfinite(ratio) & (ratio > 1)).all(): raise BadInput(f"ratio={np.min(ratio):.3g}: the pixels of low must be larger than those of high, check the pixel sizes or exchange the images")
+    if not (np.isfinite(ratio) & (ratio > 1)).all():
+        raise BadInput(f"ratio={np.min(ratio):.3g}: the pixels of low must be larger than those of high, check the pixel sizes or exchange the images")
     k = np.round(np.array(high.shape)/ratio).astype(int)
-    if (k >= shape).any(): raise BadInput(f"{high.name or 'the high image'}: shows {k[0]} x {k[1]} px of a low image of {shape[0]} x {shape[1]} px, it must show less; check the pixel sizes")
+    if (k >= shape).any():
+        raise BadInput(f"{high.name or 'the high image'}: shows {k[0]} x {k[1]} px of a low image of {shape[0]} x {shape[1]} px, it must show less; check the pixel sizes")
     at = _find(a, area_resize(high.pixels, tuple(k.clip(1))), reach, sure)
     if at is None: return a, tuple((shape - 1)/2), True
-    h = np.clip(np.round(context*k).astype(int), 1, shape); lo = np.clip(np.round(at + .5 - h/2).astype(int), 0, shape - h) # at the border the crop is moved inwards
+    h = np.clip(np.round(context*k).astype(int), 1, shape)
+    lo = np.clip(np.round(at + .5 - h/2).astype(int), 0, shape - h) # at the border the crop is moved inwards
     return a[lo[0]:lo[0] + h[0], lo[1]:lo[1] + h[1]], tuple(map(float, at)), False

@@ -15,7 +15,8 @@ from .views import Views
 from ..train import fit
 
 # %% ../../nbs/api/84_semssl_pretrain.ipynb #cc401e6b
-SCALES:dict = dict(ci=dict(create="ci", steps=8, n=8), cpu=dict(create="cpu", steps=1500, n=32), paper=dict(create="paper", steps=200_000, n=512)) # encoder, steps, sites a step
+# encoder, steps, sites a step
+SCALES:dict = dict(ci=dict(create="ci", steps=8, n=8), cpu=dict(create="cpu", steps=1500, n=32), paper=dict(create="paper", steps=200_000, n=512))
 
 def pretrain(
     pairs, out, # (N, 2, S, S) uint8, see `semssl.pairs.stack`, or batches by step as `Views` gives them; the run's folder
@@ -26,17 +27,22 @@ def pretrain(
     "Pretrain an encoder on unlabelled pairs. Raises `BadInput`, `CannotSave`."
     if scale not in SCALES: raise BadInput(f"scale={scale!r} is not known, choose ci, cpu or paper")
     s = SCALES[scale] | {k: v for k, v in dict(create=create, steps=steps, n=n).items() if v is not None}; ready = not hasattr(pairs, "ndim")
-    if not ready and (pairs.ndim != 4 or pairs.shape[1] != 2 or pairs.shape[2] != pairs.shape[3]): raise BadInput(f"pairs is {tuple(pairs.shape)}: give (N, 2, S, S), low and high magnification, as semssl.pairs.stack makes it")
-    given = dict(ENCODERS[s["create"]] if s["create"] in list(ENCODERS) else s["create"]); given |= {} if ready or not given["model_name"].startswith("vit") else dict(img_size=pairs.shape[-1])
+    if not ready and (pairs.ndim != 4 or pairs.shape[1] != 2 or pairs.shape[2] != pairs.shape[3]):
+        raise BadInput(f"pairs is {tuple(pairs.shape)}: give (N, 2, S, S), low and high magnification, as semssl.pairs.stack makes it")
+    given = dict(ENCODERS[s["create"]] if s["create"] in list(ENCODERS) else s["create"])
+    given |= {} if ready or not given["model_name"].startswith("vit") else dict(img_size=pairs.shape[-1])
     net = encoder(given, start, seed=seed_for(seed, "net"))
     with torch.random.fork_rng(devices=[]): torch.manual_seed(seed_for(seed, "decoder")); m = Pretraining(net, mask_ratio, kinds, weights, tau)
     batches = pairs if ready else Views(pairs, s["n"], net.patch_embed.num_patches, groups, seed, turns, amounts, decode=unstack)
-    config = dict(method="semssl", n_pairs=None if ready else len(pairs), n=s["n"], create=net.create, mask_ratio=mask_ratio, kinds=list(kinds), weights=list(weights), tau=tau, turns=turns, amounts=amounts, start=start and str(start)) | (record or {})
+    config = dict(method="semssl", n_pairs=None if ready else len(pairs), n=s["n"], create=net.create, mask_ratio=mask_ratio, kinds=list(kinds),
+                  weights=list(weights), tau=tau, turns=turns, amounts=amounts, start=start and str(start)) | (record or {})
     fit(m, batches, s["steps"], out, lr=lr, seed=seed, resume=resume, progress=progress, config=config, **dict(ema_decay=.995, weight_decay=.05) | how)
     save_encoder(m.net, Path(out)/"model"); return m
 
 @torch.no_grad()
 def reconstruct(m, x, seed:int=0, ratio:float=None)->tuple: # (N, 1, H, W) -> what the encoder saw (hidden patches nan), and the image with the hidden patches painted
     "What a pretrained autoencoder makes of hidden patches."
-    hide = hidden(torch.rand(len(x), m.net.patch_embed.num_patches, generator=torch.Generator().manual_seed(seed)), ratio or m.mask_ratio); t = patchify(x, m.p); d = next(m.parameters()).device; painted, shape = m.reconstruct(x.to(d), hide.to(d))[0].float().to(x.device), x.shape[-2:]
+    hide = hidden(torch.rand(len(x), m.net.patch_embed.num_patches, generator=torch.Generator().manual_seed(seed)), ratio or m.mask_ratio)
+    t = patchify(x, m.p); d = next(m.parameters()).device
+    painted, shape = m.reconstruct(x.to(d), hide.to(d))[0].float().to(x.device), x.shape[-2:]
     return unpatchify(t.masked_fill(hide[..., None], torch.nan), m.p, shape), unpatchify(torch.where(hide[..., None], painted, t), m.p, shape)

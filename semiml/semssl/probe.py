@@ -28,11 +28,13 @@ def _flat(x, y=None, name="train"): # (N, ...) -> (N, D) float64
     if not np.isfinite(x).all(): raise BadInput(f"{name}_x contains NaN or infinite numbers: look for the image or the weights that make them")
     if y is None: return x
     y = np.asarray(y)
-    if y.shape != (len(x),) or y.dtype.kind not in "iu" or (y < 0).any(): raise BadInput(f"{name}_y is {y.dtype} of shape {y.shape}: give one class number, 0 or above, for each of {len(x)} samples (leave those without a label out)")
+    if y.shape != (len(x),) or y.dtype.kind not in "iu" or (y < 0).any():
+        raise BadInput(f"{name}_y is {y.dtype} of shape {y.shape}: give one class number, 0 or above, for each of {len(x)} samples (leave those without a label out)")
     return x, y
 
 def _logistic(x, y, n_classes, l2): # (N, D) float64 tensors -> weights (D + 1, n_classes)
-    w = torch.zeros(x.shape[1] + 1, n_classes, dtype=x.dtype, requires_grad=True); opt = torch.optim.LBFGS([w], max_iter=300, tolerance_grad=1e-6, tolerance_change=1e-10, line_search_fn="strong_wolfe")
+    w = torch.zeros(x.shape[1] + 1, n_classes, dtype=x.dtype, requires_grad=True)
+    opt = torch.optim.LBFGS([w], max_iter=300, tolerance_grad=1e-6, tolerance_change=1e-10, line_search_fn="strong_wolfe")
     def closure(): opt.zero_grad(); l = F.cross_entropy(x @ w[:-1] + w[-1], y) + l2/2*w[:-1].square().sum(); l.backward(); return l
     opt.step(closure); return w.detach()
 
@@ -44,12 +46,14 @@ def linear_probe(train_x, train_y, test_x, test_y, # Features (N, ...) and class
     if a.shape[1] != b.shape[1]: raise BadInput(f"features of {a.shape[1]} and {b.shape[1]} numbers: take both from one encoder")
     if folds < 2: raise BadInput(f"folds={folds}: give 2 or more, or one strength l2 and nothing is to be chosen")
     if (n > 0).sum() < 2: raise BadInput("the training samples are of one class: give two or more")
-    m, s = a.mean(0), a.std(0); a, b = (torch.from_numpy((v - m)/np.where(s > 1e-9, s, 1.)) for v in (a, b)); y, rng = torch.from_numpy(y.astype(np.int64)), np.random.default_rng(seed)
+    m, s = a.mean(0), a.std(0); a, b = (torch.from_numpy((v - m)/np.where(s > 1e-9, s, 1.)) for v in (a, b))
+    y, rng = torch.from_numpy(y.astype(np.int64)), np.random.default_rng(seed)
     fold, score = np.zeros(len(a), int), {v: 0 for v in sorted(l2)}
     for k in np.flatnonzero(n): i = rng.permutation(np.flatnonzero(y.numpy() == k)); fold[i] = np.arange(len(i)) % folds # each class in each fold
     for out in [torch.from_numpy(fold == k) for k in range(folds)] if len(score) > 1 else []:
         for v in score: w = _logistic(a[~out], y[~out], C, v); score[v] += int(((a[out] @ w[:-1] + w[-1]).argmax(1) == y[out]).sum())
-    w = _logistic(a, y, C, best := max(score, key=lambda v: (score[v], v))); answers = (b @ w[:-1] + w[-1]).argmax(1).numpy(); right = int((answers == t).sum()) # of equals the strongest
+    w = _logistic(a, y, C, best := max(score, key=lambda v: (score[v], v)))
+    answers = (b @ w[:-1] + w[-1]).argmax(1).numpy(); right = int((answers == t).sum()) # of equals the strongest
     return dict(accuracy=right/len(t), interval=list(wilson(right, len(t))), l2=best, answers=answers)
 
 # %% ../../nbs/api/86_semssl_probe.ipynb #35585110

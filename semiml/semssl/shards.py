@@ -31,21 +31,27 @@ def write_shards(
     def rows():
         if not isinstance(pairs, Pairs): yield from pairs; return
         for i, (low, high) in enumerate(pairs[i] for i in tqdm(range(len(pairs)), desc="shards", disable=not progress)):
-            yield dict(name=pairs.names[i], low=square(low.pixels, side, pairs.low[i]), high=square(high.pixels, side, pairs.high[i]), label=pairs.labels[i], device=pairs.devices[i], wafer=pairs.wafers[i], site=pairs.sites[i])
+            yield dict(name=pairs.names[i], low=square(low.pixels, side, pairs.low[i]), high=square(high.pixels, side, pairs.high[i]),
+                       label=pairs.labels[i], device=pairs.devices[i], wafer=pairs.wafers[i], site=pairs.sites[i])
     counts, table, names, batch = [], io.StringIO(newline=""), set(), []; w = csv.writer(table, lineterminator="\n"); w.writerow(COLUMNS)
     def flush(): # a shard is there, whole, or not at all
-        with atomic_path(folder/f"shard-{len(counts):06d}.tar") as tmp, open(tmp, "wb") as f, wds.TarWriter(f, encoder=False, mtime=0, format="PAX_FORMAT") as tar: # PAX: names of any length
+        with atomic_path(folder/f"shard-{len(counts):06d}.tar") as tmp, open(tmp, "wb") as f, wds.TarWriter(f, encoder=False, mtime=0,
+                format="PAX_FORMAT") as tar: # PAX: names of any length
             for s in batch: tar.write(s)
         counts.append(len(batch)); batch.clear()
     for r in rows():
         n = str(r["name"]); about = {c: str(r.get(c) or "") for c in COLUMNS[1:]}
-        if n in names or not n or set(n) & set("./\\"): raise BadInput(f"the name {n!r} {'stands there twice' if n in names else 'is empty or holds a dot or a slash'}, each pair needs a plain name of its own")
+        if n in names or not n or set(n) & set("./\\"):
+            raise BadInput(f"the name {n!r} {'stands there twice' if n in names else 'is empty or holds a dot or a slash'}, each pair needs a plain name of its own")
         low, high = encode_gray([square(r[k], side, n) for k in ("low", "high")]); names.add(n); w.writerow([n, *about.values()])
-        batch.append({"__key__": n, "low.png": _png(low), "high.png": _png(high), "json": json.dumps(about).encode()}) # at once: images of full size are not collected
+        # at once: images of full size are not collected
+        batch.append({"__key__": n, "low.png": _png(low), "high.png": _png(high), "json": json.dumps(about).encode()})
         if len(batch) == per_shard: flush()
     if len(names) < 2: raise BadInput(f"{len(names)} pairs: give 2 or more")
     if batch: flush()
-    atomic_write(folder/"labels.csv", table.getvalue()); atomic_write(folder/"index.json", json.dumps(dict(format="semiml shards 1", side=side, counts=counts))); return folder
+    atomic_write(folder/"labels.csv", table.getvalue())
+    atomic_write(folder/"index.json", json.dumps(dict(format="semiml shards 1", side=side, counts=counts)))
+    return folder
 
 # %% ../../nbs/api/81_semssl_shards.ipynb #c0229337
 def read_shard(path, skipped:dict=None): # yields name, {"low.png": bytes, ...}
@@ -82,8 +88,10 @@ class Shards:
                 for r in csv.DictReader(f):
                     for c in COLUMNS: columns[c].append(sys.intern(r[c])) # a word that many pairs share is in memory once
         except (OSError, ValueError, KeyError, TypeError, csv.Error): columns["name"] = []
-        if form != "semiml shards 1" or not columns["name"] or len(columns["name"]) != sum(counts) or min(counts) < 1 or side < 1: raise BadInput(f"{self.root}: index.json and labels.csv do not belong together, write the shards again")
-        if gone := [k for k in range(len(counts)) if not self._path(k).exists()]: raise BadInput(f"{self._path(gone[0])}: is missing, put it back or write the shards again")
+        if form != "semiml shards 1" or not columns["name"] or len(columns["name"]) != sum(counts) or min(counts) < 1 or side < 1:
+            raise BadInput(f"{self.root}: index.json and labels.csv do not belong together, write the shards again")
+        if gone := [k for k in range(len(counts)) if not self._path(k).exists()]:
+            raise BadInput(f"{self._path(gone[0])}: is missing, put it back or write the shards again")
         self.side, self.starts, self.shape = side, np.cumsum([0, *counts]), (len(columns["name"]), 2, side, side)
         for c in COLUMNS: setattr(self, c + "s", columns[c])
         self.classes = sorted({l for l in self.labels if l})
@@ -94,7 +102,8 @@ class Shards:
 
     def order(self, rng)->np.ndarray: # (N,)
         "All pairs once, in an order for which two shards in memory are enough."
-        k = rng.permutation(len(self.starts) - 1); return np.concatenate([rng.permutation(np.concatenate([np.arange(self.starts[j], self.starts[j + 1]) for j in k[i:i+2]])) for i in range(0, len(k), 2)])
+        k = rng.permutation(len(self.starts) - 1)
+        return np.concatenate([rng.permutation(np.concatenate([np.arange(self.starts[j], self.starts[j + 1]) for j in k[i:i+2]])) for i in range(0, len(k), 2)])
 
     def _load(self, k): # the pairs of shard k (n, 2, S, S)
         if k in self._held: self._held.move_to_end(k); return self._held[k]
@@ -104,12 +113,15 @@ class Shards:
             if name not in at: continue
             try:
                 images = [_gray(parts, m) for m in ("low", "high")]
-                if any(i.shape != (self.side,)*2 or i.dtype != np.uint8 for i in images): raise ValueError(f"images of {' and '.join(f'{i.shape[1]} x {i.shape[0]} px, {i.dtype}' for i in images)}, where {self.side} x {self.side} px, uint8 was expected")
+                if any(i.shape != (self.side,)*2 or i.dtype != np.uint8 for i in images):
+                    raise ValueError(f"images of {' and '.join(f'{i.shape[1]} x {i.shape[0]} px, {i.dtype}' for i in images)}, where {self.side} x {self.side} px, uint8 was expected")
                 if x is None: x = np.empty((b - a, 2, self.side, self.side), np.uint8) # not before an image has this side: index.json may say anything
                 x[at[name]] = images; good[at[name]] = True
             except Exception as e: self.skipped[name] = f"{self._path(k).name}: {_why(e)}" # whatever a decoder says of broken bytes
         if not good.any(): raise BadInput(f"{self._path(k)}: holds no readable pair, write it again")
-        for i in np.flatnonzero(~good): self.skipped.setdefault(self.names[a + i], f"{self._path(k).name}: is not in it"); x[i] = x[np.flatnonzero(good)[np.abs(np.flatnonzero(good) - i).argmin()]]
+        for i in np.flatnonzero(~good):
+            self.skipped.setdefault(self.names[a + i], f"{self._path(k).name}: is not in it")
+            x[i] = x[np.flatnonzero(good)[np.abs(np.flatnonzero(good) - i).argmin()]]
         self._held[k] = x; return x
 
     def __getitem__(self, i)->np.ndarray:
@@ -122,17 +134,20 @@ class Shards:
 class Batches:
     "`batches[step]`: dict(image (n, 2, S, S) float, see `unstack`; label (n,) int64, -1: none; index (n,) of the pair), a function of (seed, step); every pair once an epoch. Raises `BadInput`."
     def __init__(self, shards:Shards, n:int=32, seed:int=0, labelled:bool=False): # Pairs a step; leave out those without a label
-        self.shards, self.seed, self.labels = shards, seed, shards.targets(); self.use = self.labels >= 0 if labelled else np.ones(len(shards), bool); self.n, self._orders = n, {}
+        self.shards, self.seed, self.labels = shards, seed, shards.targets()
+        self.use = self.labels >= 0 if labelled else np.ones(len(shards), bool); self.n, self._orders = n, {}
         if n < 1: raise BadInput(f"n={n} must be 1 or more")
         if not self.use.any(): raise BadInput(f"{shards.root}: no pair has a label, fill in the column label before write_shards")
 
     def order(self, epoch): # of which the last two are kept: a batch may lie in both
         if epoch not in self._orders:
-            o = self.shards.order(np.random.default_rng(seed_for(self.seed, "epoch", epoch))); self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1} | {epoch: o[self.use[o]]}
+            o = self.shards.order(np.random.default_rng(seed_for(self.seed, "epoch", epoch)))
+            self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1} | {epoch: o[self.use[o]]}
         return self._orders[epoch]
 
     def __getitem__(self, step):
-        epoch, at = np.divmod(np.arange(step*self.n, (step + 1)*self.n), self.use.sum()); i = np.concatenate([self.order(int(e))[at[epoch == e]] for e in np.unique(epoch)])
+        epoch, at = np.divmod(np.arange(step*self.n, (step + 1)*self.n), self.use.sum())
+        i = np.concatenate([self.order(int(e))[at[epoch == e]] for e in np.unique(epoch)])
         return dict(image=unstack(self.shards[i]), label=torch.as_tensor(self.labels[i]), index=torch.as_tensor(i))
 
 # %% ../../nbs/api/81_semssl_shards.ipynb #64a381eb
@@ -140,17 +155,21 @@ class Stream(IterableDataset):
     "Samples dict(image (2, S, S) uint8, name, label, device, wafer, site) of shards, one after the other. `skipped`: [(shard, name, why)], of this process (workers warn of theirs). Raises `BadInput`."
     def __init__(self, source, side:int=None, seed:int=0, # Folder, or a pattern such as FOLDER/train-*.tar; None: that of index.json
                  shuffle:int=1000, epochs:int=None, rank:int=None, world:int=None): # Samples in the buffer, 1: as they come; None: without end; None: as the launcher says
-        root = Path(source); self.paths = sorted(root.glob("*.tar") if root.is_dir() else root.parent.glob(root.name)); self.seed, self.shuffle, self.epochs, self._bad, self._known = seed, shuffle, epochs, {}, {}
+        root = Path(source); self.paths = sorted(root.glob("*.tar") if root.is_dir() else root.parent.glob(root.name))
+        self.seed, self.shuffle, self.epochs, self._bad, self._known = seed, shuffle, epochs, {}, {}
         if not self.paths: raise BadInput(f"{source}: holds no shards, give a folder with .tar files or a pattern such as FOLDER/shard-*.tar")
         if shuffle < 1: raise BadInput(f"shuffle={shuffle} must be 1 or more")
-        if (root/"index.json").exists(): s = Shards(root); side = side or s.side; self._known = {s._path(k).name: s.names[a:b] for k, (a, b) in enumerate(zip(s.starts, s.starts[1:]))}
+        if (root/"index.json").exists():
+            s = Shards(root); side = side or s.side
+            self._known = {s._path(k).name: s.names[a:b] for k, (a, b) in enumerate(zip(s.starts, s.starts[1:]))}
         if side is None: raise BadInput(f"{source}: has no index.json, so give side=, the px of the images that you want")
         if rank is None: from semiml.train import ranks; rank, world = ranks()
         self.side, self.rank, self.world = side, rank, world or 1; self._mine()
 
     def _mine(self): # our number, and how many read
         w = get_worker_info(); of = self.world*(w.num_workers if w else 1)
-        if len(self.paths) < of: raise BadInput(f"{self.paths[0].parent}: {len(self.paths)} shards cannot be shared by {of} processes, each needs one of its own: write {of} or more, or start fewer")
+        if len(self.paths) < of:
+            raise BadInput(f"{self.paths[0].parent}: {len(self.paths)} shards cannot be shared by {of} processes, each needs one of its own: write {of} or more, or start fewer")
         return (self.rank*w.num_workers + w.id if w else self.rank), of
 
     @property
@@ -169,7 +188,10 @@ class Stream(IterableDataset):
             if name.startswith("/") or ".." in name.split("/"): self._skip(path, name, "a name that points out of its folder"); continue
             if self._known and name not in self._known[path.name]: continue
             seen.add(name)
-            try: about = dict(json.loads(parts["json"])); yield dict(image=torch.from_numpy(np.stack([self._image(parts, m) for m in ("low", "high")])), name=name, **{c: str(about.get(c) or "") for c in COLUMNS[1:]})
+            try:
+                about = dict(json.loads(parts["json"]))
+                yield dict(image=torch.from_numpy(np.stack([self._image(parts, m) for m in ("low", "high")])), name=name,
+                           **{c: str(about.get(c) or "") for c in COLUMNS[1:]})
             except Exception as e: self._skip(path, name, _why(e))
         for why in broken.values(): self._skip(path, "", why)
         for name in self._known.get(path.name, ()):
@@ -178,7 +200,8 @@ class Stream(IterableDataset):
     def __iter__(self):
         me, of = self._mine()
         for epoch in itertools.count() if self.epochs is None else range(self.epochs):
-            mine = np.random.default_rng(seed_for(self.seed, "shards", epoch)).permutation(len(self.paths))[me::of]; rng, buffer, n = np.random.default_rng(seed_for(self.seed, "buffer", epoch, me)), [], 0
+            mine = np.random.default_rng(seed_for(self.seed, "shards", epoch)).permutation(len(self.paths))[me::of]
+            rng, buffer, n = np.random.default_rng(seed_for(self.seed, "buffer", epoch, me)), [], 0
             for s in itertools.chain.from_iterable(self._read(self.paths[k]) for k in mine):
                 n += 1
                 if len(buffer) < self.shuffle: buffer.append(s); continue

@@ -22,9 +22,12 @@ from ..train import read_log
 # %% ../../nbs/api/97_semssl_tables.ipynb #fde99302
 PATTERNS, NAMES, DOSE = ("lines", "logic_routing", "contacts_square"), list(sem.DEFECTS), (10, 60) # of the wafers in turn; classes; e/px at high magnification
 SCALES = dict( # side of an image and its pixel, nm; sites of A and B without labels, with, and of the test; settings of training
-    ci=dict(side=32, px=5., free=dict(A=20, B=0), labelled=dict(A=30, B=30), test=dict(A=20, B=20), create="ci", steps=3, n=4, fine_steps=3, fine_n=4, fine_lr=1e-3, resnet="resnet10t", shares=(.5,)),
-    cpu=dict(side=64, px=2.5, free=dict(A=2400, B=0), labelled=dict(A=600, B=200), test=dict(A=2400, B=1200), create="cpu", steps=600, n=32, fine_steps=400, fine_n=32, fine_lr=3e-4, resnet="resnet10t", shares=(.01, .1)),
-    paper=dict(side=224, px=1., free=dict(A=320_000, B=0), labelled=dict(A=80_000, B=20_000), test=dict(A=60_000, B=2_000), create="paper", steps=200_000, n=512, fine_steps=20_000, fine_n=256, fine_lr=3e-4, resnet="resnet50", shares=(.01, .05, .1, .25, .5)))
+    ci=dict(side=32, px=5., free=dict(A=20, B=0), labelled=dict(A=30, B=30), test=dict(A=20, B=20), create="ci", steps=3, n=4, fine_steps=3, fine_n=4,
+            fine_lr=1e-3, resnet="resnet10t", shares=(.5,)),
+    cpu=dict(side=64, px=2.5, free=dict(A=2400, B=0), labelled=dict(A=600, B=200), test=dict(A=2400, B=1200), create="cpu", steps=600, n=32,
+             fine_steps=400, fine_n=32, fine_lr=3e-4, resnet="resnet10t", shares=(.01, .1)),
+    paper=dict(side=224, px=1., free=dict(A=320_000, B=0), labelled=dict(A=80_000, B=20_000), test=dict(A=60_000, B=2_000), create="paper",
+               steps=200_000, n=512, fine_steps=20_000, fine_n=256, fine_lr=3e-4, resnet="resnet50", shares=(.01, .05, .1, .25, .5)))
 TIME = dict(free=(0, .6), labelled=(.6, .8), test=(.8, 1.)) # when in the life of a device its wafers were seen
 
 def sites(s:dict, device:str, part:str, seed:int=0, n:int=None, per_wafer:int=10): # yields `sem.Pair`
@@ -33,7 +36,8 @@ def sites(s:dict, device:str, part:str, seed:int=0, n:int=None, per_wafer:int=10
     for i in range(n):
         w = i//per_wafer; rng = np.random.default_rng([seed, w]); t = TIME[part][0] + (TIME[part][1] - TIME[part][0])*i/max(n - 1, 1)
         dose = np.exp(rng.uniform(*np.log(DOSE)))*(1 - .2*t)
-        yield sem.site_or_next(PATTERNS[w % 3], (seed, i), device, (seed, w), sem.defect_label(PATTERNS[w % 3], i, seed, None), shape=(s["side"],)*2, pixel_size_nm=s["px"], dimensions=False, dose_e_per_px=dose, magnification=s.get("magnification"))
+        yield sem.site_or_next(PATTERNS[w % 3], (seed, i), device, (seed, w), sem.defect_label(PATTERNS[w % 3], i, seed, None), shape=(s["side"],)*2,
+                               pixel_size_nm=s["px"], dimensions=False, dose_e_per_px=dose, magnification=s.get("magnification"))
 
 def _at(s): return f"_{s['magnification']:g}x" if s.get("magnification") else "" # part of the names of files
 
@@ -54,13 +58,16 @@ def fully_hidden(s, ratio:float, n:int=200, patch:int=8, draws:int=1000, magnifi
     for p in sites(s, "A", "labelled", seed, n=2*n):
         d = getattr(p, magnification).defect > 0
         if not d.any(): continue
-        k = s["side"]//patch; on = torch.from_numpy(d.reshape(k, patch, k, patch).any((1, 3)).ravel()); share.append(float(hidden(torch.rand(draws, k*k, generator=g), ratio)[:, on].all(1).float().mean())); size.append(int(on.sum()))
+        k = s["side"]//patch; on = torch.from_numpy(d.reshape(k, patch, k, patch).any((1, 3)).ravel())
+        share.append(float(hidden(torch.rand(draws, k*k, generator=g), ratio)[:, on].all(1).float().mean()))
+        size.append(int(on.sum()))
         if len(share) == n: break
     return np.array(share), np.array(size)
 
 # %% ../../nbs/api/97_semssl_tables.ipynb #70a7ab1e
 ROWS = { # of table 4: settings of `pretrain`, None: random weights
-    "CE (from scratch)": None, "MAE 0.75": dict(mask_ratio=.75, kinds=()), "MAE 0.25": dict(kinds=()), "MAE+CL self": dict(kinds=("self",)), "MAE+CL cross": dict(kinds=("cross",)), "MAE+CL (Proposed)": dict(kinds=("self", "cross"))}
+    "CE (from scratch)": None, "MAE 0.75": dict(mask_ratio=.75, kinds=()), "MAE 0.25": dict(kinds=()), "MAE+CL self": dict(kinds=("self",)),
+    "MAE+CL cross": dict(kinds=("cross",)), "MAE+CL (Proposed)": dict(kinds=("self", "cross"))}
 
 def layouts(wafers)->np.ndarray: # (N,) group of each site
     "Which sites have the same layout, and so are no negatives of each other: all lines, all contacts; of routed wires each site has its own."
@@ -73,7 +80,8 @@ def pretrained(s, scale, row, device, seed, weights=None):
     out = run_folder("table4", f"{row}_{device}_{scale}_{seed}{_at(s)}")
     if not (out/"model/config.json").exists():
         x, _, w = data(s, device, "free" if s["free"][device] else "labelled", seed)
-        pretrain(x, out, scale, s["steps"], s["n"], s["create"], layouts(w), seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty(), **ROWS[row])
+        pretrain(x, out, scale, s["steps"], s["n"], s["create"], layouts(w), seed=seed, resume=(out/"config.json").exists(),
+                 progress=sys.stderr.isatty(), **ROWS[row])
     return load_encoder(out)
 
 def some(y, share)->np.ndarray: # indices
@@ -84,39 +92,54 @@ def fine_tuned(s, scale, name, device, seed, net, share:float=1.)->tuple: # trai
     "A classifier on a share of the labelled sites of a device."
     out = run_folder("table4", f"fine_{name}_{device}_{share:g}_{scale}_{seed}{_at(s)}"); x, y, _ = data(s, device, "labelled", seed); i = some(y, share)
     if not (out/"model/config.json").exists():
-        with warnings.catch_warnings(): warnings.simplefilter("ignore"); classify.train(x[i], y[i], NAMES, out, net, steps=s["fine_steps"], n=s["fine_n"], lr=s["fine_lr"], seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty()) # with few labels classes have one sample, as intended
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            classify.train(x[i], y[i], NAMES, out, net, steps=s["fine_steps"], n=s["fine_n"], lr=s["fine_lr"], seed=seed,
+                           resume=(out/"config.json").exists(), progress=sys.stderr.isatty()) # with few labels classes have one sample, as intended
     return classify.load(out/"model"), read_log(out)[-1]["seconds"]
 
 def judged(s, net, device)->dict:
     "Accuracy in per cent, as the paper gives it, macro F1, calibration, and recall of each class."
     x, y, w = data(s, device, "test"); p = classify.predict(net, x); r = classify.report(p, y, NAMES); right = p.argmax(1) == y
-    return {f"pattern/{name}": 100*float(right[w % len(PATTERNS) == k].mean()) for k, name in enumerate(PATTERNS) if (w % len(PATTERNS) == k).any()} | {"accuracy": 100*r["accuracy"], "macro F1": r["macro_f1"], "ECE": classify.ece(p, y)} | {f"recall/{k}": v["recall"] for k, v in r["classes"].items()}
+    return {f"pattern/{name}": 100*float(right[w % len(PATTERNS) == k].mean()) for k, name in enumerate(PATTERNS)
+            if (w % len(PATTERNS) == k).any()} | {"accuracy": 100*r["accuracy"], "macro F1": r["macro_f1"],
+                                                  "ECE": classify.ece(p, y)} | {f"recall/{k}": v["recall"] for k, v in r["classes"].items()}
 
 def known(s, net, device, seed)->dict:
     "What frozen features know: linear probe and nearest neighbours in per cent, retrieval of the other magnification."
-    (x, y, _), (tx, ty, _) = data(s, device, "labelled", seed), data(s, device, "test"); a, b = probe.features(net, x), probe.features(net, tx); r = probe.retrieval(b[:, 0], b[:, 1])
-    return {"linear probe": 100*probe.linear_probe(a, y, b, ty)["accuracy"], "k-NN": 100*float((probe.knn(a, y, b) == ty).mean()), "recall@1": (r["low to high"]["recall@1"] + r["high to low"]["recall@1"])/2}
+    (x, y, _), (tx, ty, _) = data(s, device, "labelled", seed), data(s, device, "test")
+    a, b = probe.features(net, x), probe.features(net, tx); r = probe.retrieval(b[:, 0], b[:, 1])
+    return {"linear probe": 100*probe.linear_probe(a, y, b, ty)["accuracy"], "k-NN": 100*float((probe.knn(a, y, b) == ty).mean()),
+            "recall@1": (r["low to high"]["recall@1"] + r["high to low"]["recall@1"])/2}
 
 # %% ../../nbs/api/97_semssl_tables.ipynb #99912bda
 def row4(s, scale, row, seed, table="table4")->dict:
     "A cell of table 4, or of the same rows with other images."
-    net = pretrained(s, scale, row, "A", seed, weights=True if row == "CE (ImageNet)" else None); frozen = known(s, net, "A", seed); c, seconds = fine_tuned(s, scale, row, "A", seed, net)
-    log = read_log(run_folder("table4", f"{row}_A_{scale}_{seed}{_at(s)}")); m = judged(s, c, "A") | frozen | ({"pretrain/found": log[-1]["found"]} if log and "found" in log[-1] else {})
-    return cell(table, row, seed, scale, "simulated", m, s | dict(pretraining=ROWS.get(row), pretrain_seconds=log[-1]["seconds"] if log else 0., train_seconds=seconds))
+    net = pretrained(s, scale, row, "A", seed, weights=True if row == "CE (ImageNet)" else None)
+    frozen = known(s, net, "A", seed); c, seconds = fine_tuned(s, scale, row, "A", seed, net)
+    log = read_log(run_folder("table4", f"{row}_A_{scale}_{seed}{_at(s)}"))
+    m = judged(s, c, "A") | frozen | ({"pretrain/found": log[-1]["found"]} if log and "found" in log[-1] else {})
+    return cell(table, row, seed, scale, "simulated", m, s | dict(pretraining=ROWS.get(row), pretrain_seconds=log[-1]["seconds"] if log else 0.,
+                                                                  train_seconds=seconds))
 
 def row_labels(s, scale, row, share, seed, table4=None)->dict:
     'A cell: accuracy against the number of labels; "ResNet" is a convolutional network from scratch. table4: folder of cells where a run with all labels may be already.'
     path = cell_path(table4 or "", row, scale, seed)
     if table4 and share == 1 and path.exists():
-        done = once(path, None); return cell("labels", row, seed, scale, "simulated", {"1/accuracy": done["metrics"]["accuracy"]}, done["config"] | dict(share=1., labels=s["labelled"]["A"]), run=f"that of {path.name} of table 4, commit {done['commit']}")
+        done = once(path, None)
+        return cell("labels", row, seed, scale, "simulated", {"1/accuracy": done["metrics"]["accuracy"]}, done["config"]
+                    | dict(share=1., labels=s["labelled"]["A"]), run=f"that of {path.name} of table 4, commit {done['commit']}")
     net = encoder(dict(model_name=s["resnet"]), seed=seed_for(seed, "net")) if row == "ResNet (from scratch)" else pretrained(s, scale, row, "A", seed)
     c, seconds = fine_tuned(s, scale, row, "A", seed, net, share); n = len(some(data(s, "A", "labelled", seed)[1], share))
-    return cell("labels", row, seed, scale, "simulated", {f"{share:g}/accuracy": judged(s, c, "A")["accuracy"]}, s | dict(share=share, labels=n, train_seconds=seconds))
+    return cell("labels", row, seed, scale, "simulated", {f"{share:g}/accuracy": judged(s, c, "A")["accuracy"]}, s
+                | dict(share=share, labels=n, train_seconds=seconds))
 
 ROWS5 = "CE (other device)", "MAE+CL (Proposed)", "MAE+CL on A", "CE (from scratch)" # the paper's two, and two that it does not have
 def row5(s, scale, row, seed)->dict:
     "A cell of table 5: another device."
-    if row == "CE (other device)": c = fine_tuned(s, scale, "CE (from scratch)", "A", seed, pretrained(s, scale, "CE (from scratch)", "A", seed))[0]; net = c.encoder; net.create = c.create
+    if row == "CE (other device)":
+        c = fine_tuned(s, scale, "CE (from scratch)", "A", seed, pretrained(s, scale, "CE (from scratch)", "A", seed))[0]
+        net = c.encoder; net.create = c.create
     else: net = pretrained(s, scale, "MAE+CL (Proposed)" if row == "MAE+CL on A" else row, "A" if row == "MAE+CL on A" else "B", seed)
     frozen = known(s, net, "B", seed); c, seconds = fine_tuned(s, scale, f"table5 {row}", "B", seed, net)
     return cell("table5", row, seed, scale, "simulated", judged(s, c, "B") | frozen, s | dict(train_seconds=seconds))
@@ -133,6 +156,9 @@ def run(out, scale:str="cpu", seeds=(0,)):
         for row in [*(["CE (ImageNet)"] if scale == "paper" else []), *ROWS]: once(cell_path(out, row, scale, seed), lambda: row4(s, scale, row, seed))
         for row in NEAR: once(cell_path(root/"near", row, scale, seed), lambda: row4(s | dict(magnification=2.), scale, row, seed, "near"))
         for row in CURVE:
-            for share in (*s["shares"], 1.): once(cell_path(root/"labels", f"{row}_{share:g}", scale, seed), lambda: row_labels(s, scale, row, share, seed, out))
-        once(cell_path(root/"figure11", "hidden", scale, seed), lambda: cell("figure11", "fully hidden", seed, scale, "simulated", {f"{m}/{r:g}/{name}": float(v[pick].mean()) for m in ("low", "high") for r in (.25, .5, .75)
-             for v, k in [fully_hidden(s, r, 20 if scale == "ci" else 200, s["side"]//8 if scale == "ci" else 8, magnification=m, seed=seed)] for name, pick in (("all", k > 0), ("small", k <= np.median(k)))}, s))
+            for share in (*s["shares"], 1.):
+                once(cell_path(root/"labels", f"{row}_{share:g}", scale, seed), lambda: row_labels(s, scale, row, share, seed, out))
+        once(cell_path(root/"figure11", "hidden", scale, seed), lambda: cell("figure11", "fully hidden", seed, scale, "simulated",
+            {f"{m}/{r:g}/{name}": float(v[pick].mean()) for m in ("low", "high") for r in (.25, .5, .75)
+             for v, k in [fully_hidden(s, r, 20 if scale == "ci" else 200, s["side"]//8 if scale == "ci" else 8, magnification=m, seed=seed)]
+             for name, pick in (("all", k > 0), ("small", k <= np.median(k)))}, s))

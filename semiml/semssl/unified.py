@@ -7,7 +7,6 @@ __all__ = ['POOLS', 'ROWS', 'TokenSegmenter', 'tem_pairs', 'pool', 'network', 's
 
 # %% ../../nbs/api/97_semssl_unified.ipynb #97u00004
 import sys
-from pathlib import Path
 import numpy as np, torch
 from torch import nn
 from torch.nn import functional as F
@@ -29,7 +28,8 @@ class TokenSegmenter(nn.Module): # (N, 1, S, S), S of the encoder -> (N, classes
     "A segmentation network on the tokens of a `semssl` encoder, for `segnet.train_supervised` and `segnet.predict` with windows of the encoder's size."
     def __init__(self, net, n_classes:int, width:int=16):
         super().__init__(); self.net, self.p = net, net.patch_embed.patch_size[0]; self.pretrained = True # its weights are given, not made here
-        self.spread = nn.Linear(net.pos_embed.shape[-1], width*self.p**2); self.mix = nn.Sequential(nn.Conv2d(width + 1, 2*width, 3, padding=1), nn.ReLU(), nn.Conv2d(2*width, n_classes, 3, padding=1))
+        self.spread = nn.Linear(net.pos_embed.shape[-1], width*self.p**2)
+        self.mix = nn.Sequential(nn.Conv2d(width + 1, 2*width, 3, padding=1), nn.ReLU(), nn.Conv2d(2*width, n_classes, 3, padding=1))
     def forward(self, x):
         tokens, _ = encode(self.net, x); h = x.shape[-2]//self.p
         t = self.spread(tokens).transpose(1, 2).unflatten(2, (h, -1)); return self.mix(torch.cat([F.pixel_shuffle(t, self.p), x], 1))
@@ -43,7 +43,8 @@ def tem_pairs(s:dict, n:int, seed:int=0)->tuple: # (n, 2, S, S) uint8, module of
     if not path.exists():
         out = []
         for i in range(n):
-            im = tem.scene(names[i % len(names)], (seed_for(seed, "unified"), i), shape=(3*side, 3*side)).image; out.append(encode_gray([area_resize(im.astype(np.float32), (side, side)), im[side:2*side, side:2*side]]))
+            im = tem.scene(names[i % len(names)], (seed_for(seed, "unified"), i), shape=(3*side, 3*side)).image
+            out.append(encode_gray([area_resize(im.astype(np.float32), (side, side)), im[side:2*side, side:2*side]]))
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as tmp, open(tmp, "wb") as f: np.savez(f, x=np.stack(out))
     with np.load(path, allow_pickle=False) as z: return z["x"], np.arange(n) % len(names)
@@ -58,29 +59,40 @@ def pool(s:dict, kind:str, seed:int=0)->tuple:
     return np.concatenate([x for x, _ in parts]), np.concatenate([g for _, g in parts])
 
 # %% ../../nbs/api/97_semssl_unified.ipynb #97u00012
-ROWS = {"from scratch": (None, None, 1), "separate": ("sem", "tem", 1), "unified": ("unified", "unified", 1), "unified, steps of both": ("unified", "unified", 2), "the other's": ("tem", "sem", 1)} # encoder for SEM, for TEM, parts of the steps
+ROWS = {"from scratch": (None, None, 1), "separate": ("sem", "tem", 1), "unified": ("unified", "unified", 1),
+        "unified, steps of both": ("unified", "unified", 2), "the other's": ("tem", "sem", 1)} # encoder for SEM, for TEM, parts of the steps
 
 def network(s, scale, kind, steps, seed):
     "The encoder of a kind of pool, pretrained or read; kind None: random weights."
     if kind is None: return encoder(s["create"], seed=seed_for(seed, "net"), img_size=s["side"])
     out = run_folder("unified", f"{kind}_{steps}_{scale}_{seed}")
     if not (out/"model/config.json").exists():
-        x, g = pool(s, kind, seed); pretrain(x, out, scale, steps*s["steps"], s["n"], s["create"], g, kinds=("self",), seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty())
+        x, g = pool(s, kind, seed)
+        pretrain(x, out, scale, steps*s["steps"], s["n"], s["create"], g, kinds=("self",), seed=seed, resume=(out/"config.json").exists(),
+                 progress=sys.stderr.isatty())
     return load_encoder(out)
 
 def segmented(s, scale, name, net, seed)->dict:
     "Mean IoU of TEM segmentation with twenty labels of device A."
-    p = plugs.SCALES[scale]; learn, test = plugs.device(p, "A", p["labels"][0], "labels", seed), plugs.device(p, "A", p["n_test"], plugs.TEST); out = run_folder("unified", f"segment_{name}_{scale}_{seed}")
-    seg = train_supervised([x.image for x in learn], [plugs.label(x) for x in learn], len(plugs.NAMES), out, s["fine_steps"], 8, (s["side"],)*2, s["fine_lr"], seed=seed, net=TokenSegmenter(net, len(plugs.NAMES)), resume=(out/"config.json").exists(), progress=sys.stderr.isatty())
+    p = plugs.SCALES[scale]
+    learn, test = plugs.device(p, "A", p["labels"][0], "labels", seed), plugs.device(p, "A", p["n_test"], plugs.TEST)
+    out = run_folder("unified", f"segment_{name}_{scale}_{seed}")
+    seg = train_supervised([x.image for x in learn], [plugs.label(x) for x in learn], len(plugs.NAMES), out, s["fine_steps"], 8, (s["side"],)*2,
+                           s["fine_lr"], seed=seed, net=TokenSegmenter(net, len(plugs.NAMES)), resume=(out/"config.json").exists(),
+                           progress=sys.stderr.isatty())
     iou = SegmentationIoU(plugs.NAMES, ["defect"])
     for x in test: iou.update(torch.as_tensor(predict(seg, x.image, window=s["side"]).argmax(0))[None], torch.as_tensor(plugs.label(x).astype(int))[None])
-    v = {k: float(o) for k, o in iou.compute().items()}; return {"TEM mIoU": v["miou_all"], "TEM mIoU, material": v["miou_material"], "TEM IoU, defect": v["miou_defect"]}
+    v = {k: float(o) for k, o in iou.compute().items()}
+    return {"TEM mIoU": v["miou_all"], "TEM mIoU, material": v["miou_material"], "TEM IoU, defect": v["miou_defect"]}
 
 def row(s, scale, name, seed)->dict:
     "A cell: an encoder on both tasks, or one for each."
     for_sem, for_tem, steps = ROWS[name]; out = run_folder("unified", f"classify_{name}_{scale}_{seed}"); x, y, _ = pairs.data(s, "A", "labelled", seed)
-    if not (out/"model/config.json").exists(): classify.train(x, y, pairs.NAMES, out, network(s, scale, for_sem, steps, seed), steps=s["fine_steps"], n=s["fine_n"], lr=s["fine_lr"], seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty())
-    v = pairs.judged(s, classify.load(out/"model"), "A"); m = {"SEM accuracy": v["accuracy"], "SEM macro F1": v["macro F1"]} | segmented(s, scale, name, network(s, scale, for_tem, steps, seed), seed)
+    if not (out/"model/config.json").exists():
+        classify.train(x, y, pairs.NAMES, out, network(s, scale, for_sem, steps, seed), steps=s["fine_steps"], n=s["fine_n"], lr=s["fine_lr"],
+                       seed=seed, resume=(out/"config.json").exists(), progress=sys.stderr.isatty())
+    v = pairs.judged(s, classify.load(out/"model"), "A")
+    m = {"SEM accuracy": v["accuracy"], "SEM macro F1": v["macro F1"]} | segmented(s, scale, name, network(s, scale, for_tem, steps, seed), seed)
     seconds = {k: read_log(run_folder("unified", f"{k}_{steps}_{scale}_{seed}"))[-1]["seconds"] for k in {for_sem, for_tem} - {None}}
     return cell("unified", name, seed, scale, "simulated", m, s | dict(encoders=[for_sem, for_tem], parts=steps, pretrain_seconds=seconds))
 

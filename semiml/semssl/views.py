@@ -12,7 +12,8 @@ from ..core import BadInput, seed_for
 from ..filters import gaussian_blur, seeded
 
 # %% ../../nbs/api/82_semssl_views.ipynb #0eedaf69
-AMOUNTS = dict(shift=.06, magnification=(1., 1.25), blur_px=(0., .7), noise=(0., .25)) # share of the side; factor; sigma; standard deviation, in units of `segnet.gray`
+# share of the side; factor; sigma; standard deviation, in units of `segnet.gray`
+AMOUNTS = dict(shift=.06, magnification=(1., 1.25), blur_px=(0., .7), noise=(0., .25))
 
 def augment(
     x, # (N, 1, H, W) float, about -1 to 1, see `segnet.gray`
@@ -25,12 +26,14 @@ def augment(
     if x.ndim != 4 or x.shape[1] != 1: raise BadInput(f"x is {tuple(x.shape)}: give gray images (N, 1, H, W)")
     g, n = seeded(seed), len(x); u = lambda lo, hi: lo + (hi - lo)*torch.rand(n, generator=g)
     flip = torch.where(torch.rand(2, n, generator=g) < .5, -1., 1.); zoom = u(*a["magnification"])
-    t = torch.stack([u(-1, 1), u(-1, 1)])*torch.minimum(1 - 1/zoom, torch.tensor(2*a["shift"])).clamp(min=0) # never beyond the border: what lies there nobody knows
+    # never beyond the border: what lies there nobody knows
+    t = torch.stack([u(-1, 1), u(-1, 1)])*torch.minimum(1 - 1/zoom, torch.tensor(2*a["shift"])).clamp(min=0)
     theta = torch.zeros(n, 2, 3); theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = flip[0]/zoom, flip[1]/zoom, t.T
     if turns: k = torch.rand(n, generator=g) < .5; theta[k, :, :2] = theta[k, :, :2].flip(1)
     out = F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), padding_mode="border", align_corners=False)
     out = gaussian_blur(out[:, 0], u(*a["blur_px"]))[:, None]
-    return out + u(*a["noise"])[:, None, None, None]*((out + 1.5)/1.5).clamp(.1).sqrt()*torch.randn(out.shape, generator=g) # brighter places emit more, and vary more
+    # brighter places emit more, and vary more
+    return out + u(*a["noise"])[:, None, None, None]*((out + 1.5)/1.5).clamp(.1).sqrt()*torch.randn(out.shape, generator=g)
 
 # %% ../../nbs/api/82_semssl_views.ipynb #65908153
 class Views:
@@ -50,4 +53,5 @@ class Views:
     def __getitem__(self, step):
         i = self.order(step); x = self.pairs[i]; x = self.decode(x) if self.decode else torch.as_tensor(x)
         v = torch.stack([augment(x[:, m:m+1].float(), seed_for(self.seed, "view", step, m, k), self.turns, self.amounts) for m in (0, 1) for k in (0, 1)], 1)
-        return dict(views=v, group=self.groups[torch.as_tensor(i)], mask=torch.rand(len(i), 4, self.patches, generator=seeded(seed_for(self.seed, "mask", step))))
+        return dict(views=v, group=self.groups[torch.as_tensor(i)], mask=torch.rand(len(i), 4, self.patches,
+                generator=seeded(seed_for(self.seed, "mask", step))))

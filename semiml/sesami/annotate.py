@@ -26,7 +26,8 @@ def _each(given, names, what): # {name: value} from a mapping, or a sequence in 
 
 def _array(mask, shape, what):
     a = np.asarray(mask)
-    if a.shape != shape: raise BadInput(f"{what}: the mask is {' x '.join(map(str, a.shape[::-1]))} px but the image {shape[1]} x {shape[0]} px, use a mask of the image as it is")
+    if a.shape != shape:
+        raise BadInput(f"{what}: the mask is {' x '.join(map(str, a.shape[::-1]))} px but the image {shape[1]} x {shape[0]} px, use a mask of the image as it is")
     return a
 
 # %% ../../nbs/api/66_sesami_annotate.ipynb #741c4bc1
@@ -45,21 +46,25 @@ class Desk:
         if isinstance(images, Mapping): names, images = list(images), list(images.values())
         if not len(images): raise BadInput("there are no images to annotate, give at least one")
         if names is None: names = getattr(images, "names", None) or [getattr(im, "name", "") or f"image{i:04d}" for i, im in enumerate(images)]
-        self.images, self.segment, self.out, self.names, self.classes, self.n = images, segment, Path(out), list(map(str, names)), list(map(str, classes)), n_superpixels
+        self.images, self.segment, self.out, self.names, self.classes, self.n = images, segment, Path(out), list(map(str, names)), list(map(str,
+                classes)), n_superpixels
         if len(self.names) != len(images): raise BadInput(f"names: there are {len(self.names)} for {len(images)} images, give each image one")
         name, most = Counter(self.names).most_common(1)[0]
         if most > 1: raise BadInput(f"names: {name!r} stands for {most} images, give each its own")
         if odd := [n for n in self.names if Path(n).name != n or n.startswith(".")]: raise BadInput(f"names: {odd[0]!r} cannot name a file, rename it")
         if not 1 <= len(self.classes) <= 255: raise BadInput(f"classes: {len(self.classes)} do not fit a mask, give 1 to 255 names")
-        if not all(callable(getattr(segment, f, None)) for f in ("set_image", "predict")): raise BadInput("segment needs the methods set_image(image) and predict(prompt), give such a model")
+        if not all(callable(getattr(segment, f, None)) for f in ("set_image", "predict")):
+            raise BadInput("segment needs the methods set_image(image) and predict(prompt), give such a model")
         self.proposals, self.masks = _each(proposals, self.names, "proposals"), _each(masks, self.names, "masks")
         self.mode, self.radius, self.editors, self.shown, self.note, self._seen = "click", 5., {}, None, "", None
         info = self.out/"dataset.json"
         if info.exists():
             try: old = json.loads(info.read_text(encoding="utf-8")).get("classes")
             except (ValueError, AttributeError): raise BadInput(f"{info}: cannot be read, repair it or choose another folder") from None
-            if old is not None and old != self.classes: raise BadInput(f"{info}: the classes are {old}, not {self.classes}, give these or choose another folder")
-        for i in range(len(images) if not hasattr(images, "paths") else 0): self.saved(i, np.shape(getattr(images[i], "pixels", images[i]))) # a wrong one is found now
+            if old is not None and old != self.classes:
+                raise BadInput(f"{info}: the classes are {old}, not {self.classes}, give these or choose another folder")
+        for i in range(len(images) if not hasattr(images, "paths") else 0):
+            self.saved(i, np.shape(getattr(images[i], "pixels", images[i]))) # a wrong one is found now
         log = [d["image"] for d in decisions(self.out) if d["image"] in self.names]
         self.go(self.names.index(log[-1]) if log else 0)
         if not info.exists(): atomic_write(info, json.dumps(dict(classes=self.classes)) + "\n")
@@ -75,9 +80,11 @@ class Desk:
             material = self.saved(i, a.shape)
             if material is None and self.masks.get(name) is not None:
                 material = _array(self.masks[name], a.shape, f"masks of {name}")
-                if odd := set(np.unique(material)) - {*range(len(self.classes)), IGNORE}: raise BadInput(f"masks of {name}: holds the unknown class {min(odd)}, there are {len(self.classes)}")
+                if odd := set(np.unique(material)) - {*range(len(self.classes)), IGNORE}:
+                    raise BadInput(f"masks of {name}: holds the unknown class {min(odd)}, there are {len(self.classes)}")
             props = [dict(p, mask=_array(p["mask"], a.shape, f"proposals of {name}").astype(bool)) for p in self.proposals.get(name) or ()]
-            if strange := [p["cls"] for p in props if p["cls"] not in range(len(self.classes))]: raise BadInput(f"proposals of {name}: the class {strange[0]!r} is unknown, there are {len(self.classes)}")
+            if strange := [p["cls"] for p in props if p["cls"] not in range(len(self.classes))]:
+                raise BadInput(f"proposals of {name}: the class {strange[0]!r} is unknown, there are {len(self.classes)}")
             done = [d["proposal"] for d in decisions(self.out) if d["image"] == name and d.get("proposal")]
             self.editors[i] = Editor(a, lambda prompt: self._predict(i, prompt), material, props, done, lambda m, r: self._keep(i, m, r), self.n)
         self.i, self.editor = i, self.editors[i]
@@ -97,8 +104,11 @@ class Desk:
     def status(self)->str:
         "One line about what is on the desk."
         s, e = self.editor.state, self.editor; p = e.proposals.get(s.proposal); c = "unlabelled" if s.cls == IGNORE else self.classes[s.cls]
-        parts = [f"image {self.i + 1} of {len(self.names)}: {self.names[self.i]}", f"object: mask {s.mask.sum()} px, {s.clicks} click{'s'*(s.clicks != 1)}, class {c}"]
-        if e.proposals: parts.append(f"proposal {sum(k in s.decided for k in e.proposals) + 1} of {len(e.proposals)}" + (f", score {p['score']:.2f}" if "score" in p else "") if p else "no proposals left")
+        parts = [f"image {self.i + 1} of {len(self.names)}: {self.names[self.i]}",
+                 f"object: mask {s.mask.sum()} px, {s.clicks} click{'s'*(s.clicks != 1)}, class {c}"]
+        if e.proposals:
+            parts.append(f"proposal {sum(k in s.decided for k in e.proposals) + 1} of {len(e.proposals)}"
+                         + (f", score {p['score']:.2f}" if "score" in p else "") if p else "no proposals left")
         return " | ".join([*parts, f"labelled {(s.material != IGNORE).mean():.1%}", self.note or f"saves to {self.path()}"])
 
     def handle(self, m:dict):
@@ -113,7 +123,8 @@ class Desk:
         elif kind == "class" and m["value"] in (*range(len(self.classes)), IGNORE): e.choose(m["value"])
         elif kind == "undo": self.note = "undone" if e.undo() else "nothing to undo"
         elif kind in ("accept", "reject"):
-            n = e.state.material; getattr(e, kind)(); self.note = f"saved {self.path()}" if e.state.material is not n else "rejected" if kind == "reject" else ""
+            n = e.state.material; getattr(e, kind)()
+            self.note = f"saved {self.path()}" if e.state.material is not n else "rejected" if kind == "reject" else ""
         elif kind in ("next", "previous"):
             i = self.i + (1 if kind == "next" else -1)
             if 0 <= i < len(self.names): self.go(i)

@@ -20,7 +20,8 @@ def train(args):
     ds = open_dataset(args.data, masks=True); out = need_out(args)
     ims = [ds[i].pixels for i in range(len(ds))]; masks = [ds.mask(i, im.shape) for i, im in enumerate(ims)]
     background = [_class(ds, c) for c in args.background.split(",")] if args.background else ()
-    sam = train(ims, masks, out, checkpoint=args.checkpoint, scale=args.scale, image_size=args.image_size, steps=args.steps, rank=args.rank, kind=args.kinds, flips=args.flips,
+    sam = train(ims, masks, out, checkpoint=args.checkpoint, scale=args.scale, image_size=args.image_size, steps=args.steps, rank=args.rank,
+                kind=args.kinds, flips=args.flips,
                 background=background, seed=args.seed, resume=args.resume, progress=sys.stderr.isatty(), record=dict(data=str(args.data), classes=ds.classes))
     trainable_share(sam); print(f"adapted {sam.kind} to {len(ds)} images; the adapter is in {out/'model'}")
 
@@ -80,14 +81,21 @@ def add_parsers(top, add): # the subparsers, and add(to, name, run, options, hel
     "The parsers of `semiml sesami`."
     sub = top.add_parser("sesami", help="Segment Anything adapted to your materials").add_subparsers(metavar="COMMAND", required=True)
     q = add(sub, "train", train, "seed scale out", "adapt a SAM checkpoint to images with masks, by LoRA on its image encoder")
-    q.add_argument("data", help="folder of images with masks"); q.add_argument("--checkpoint", help="SAM or MobileSAM checkpoint; the default is looked for in SEMIML_WEIGHTS")
-    q.add_argument("--image-size", type=int, help="longest side that the encoder sees; the default is the scale's"); q.add_argument("--steps", type=int, help="training steps")
-    q.add_argument("--rank", type=int, help="of LoRA"); q.add_argument("--kinds", default="mixed", choices=("mixed", "point", "points", "box", "mask"), help="kinds of prompts")
-    q.add_argument("--flips", default="h", choices=("", "h", "v", "hv"), help="mirror images that could as well be real"); q.add_argument("--background", help="classes never asked for, comma-separated")
+    q.add_argument("data", help="folder of images with masks")
+    q.add_argument("--checkpoint", help="SAM or MobileSAM checkpoint; the default is looked for in SEMIML_WEIGHTS")
+    q.add_argument("--image-size", type=int, help="longest side that the encoder sees; the default is the scale's")
+    q.add_argument("--steps", type=int, help="training steps")
+    q.add_argument("--rank", type=int, help="of LoRA")
+    q.add_argument("--kinds", default="mixed", choices=("mixed", "point", "points", "box", "mask"), help="kinds of prompts")
+    q.add_argument("--flips", default="h", choices=("", "h", "v", "hv"), help="mirror images that could as well be real")
+    q.add_argument("--background", help="classes never asked for, comma-separated")
     q.add_argument("--resume", action="store_true", help="go on with the run in --out")
     q = add(sub, "segment", segment, "seed out", "material maps of images, from prompts or from a few labelled images")
     q.add_argument("run", help="folder of a run or of an adapter, or 'sam' for SAM as it is"); q.add_argument("data", help="folder of images")
-    q.add_argument("--prompts", help="JSON file: {image: [{points, labels, box, class}]}"); q.add_argument("--examples", help="folder of a few images with masks, instead of prompts")
-    q.add_argument("--checkpoint", help="the base checkpoint; the default is looked for in SEMIML_WEIGHTS"); q.add_argument("--cache", help="folder that keeps embeddings")
+    q.add_argument("--prompts", help="JSON file: {image: [{points, labels, box, class}]}")
+    q.add_argument("--examples", help="folder of a few images with masks, instead of prompts")
+    q.add_argument("--checkpoint", help="the base checkpoint; the default is looked for in SEMIML_WEIGHTS")
+    q.add_argument("--cache", help="folder that keeps embeddings")
     q = add(sub, "export", export, "out", "one plain SAM checkpoint with the adapter merged in")
-    q.add_argument("run", help="folder of a run or of an adapter"); q.add_argument("--checkpoint", help="the base checkpoint; the default is looked for in SEMIML_WEIGHTS")
+    q.add_argument("run", help="folder of a run or of an adapter")
+    q.add_argument("--checkpoint", help="the base checkpoint; the default is looked for in SEMIML_WEIGHTS")

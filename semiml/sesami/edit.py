@@ -146,7 +146,8 @@ class Editor:
 
     def _ask(self, **change):
         s = replace(self.state, clicks=self.state.clicks + 1, **change); mask = np.asarray(self.predict(self.prompt(s)))
-        if mask.shape != self.image.shape: raise BadInput(f"the model's mask is {mask.shape} but the image {self.image.shape} px, it must answer at the size of the image")
+        if mask.shape != self.image.shape:
+            raise BadInput(f"the model's mask is {mask.shape} but the image {self.image.shape} px, it must answer at the size of the image")
         self._edit(replace(s, mask=mask.astype(bool)))
 
     def press(self, x:float, y:float, mode:str="click", out:bool=False, radius:float=5.):
@@ -168,10 +169,12 @@ class Editor:
         if x is not None: self.drag([(x, y)])
         g, self.gesture = self.gesture, None
         if g and g["mode"] == "box":
-            (x0, y0), (x1, y1) = (f([g["points"][0], g["points"][-1]], axis=0).clip(-.5, np.subtract(self.image.shape[::-1], .5)).tolist() for f in (np.min, np.max))
+            (x0, y0), (x1, y1) = (f([g["points"][0], g["points"][-1]], axis=0).clip(-.5, np.subtract(self.image.shape[::-1], .5)).tolist()
+                                  for f in (np.min, np.max))
             if min(x1 - x0, y1 - y0) >= 2: self._ask(box=(x0, y0, x1, y1), points=(), labels=(), base=None)
         elif g and not np.array_equal(self.state.mask, g["before"].mask):
-            self._edit(replace(self.state, base=self.state.mask if self.state.mask.any() else None, points=(), labels=(), box=None, clicks=g["before"].clicks + 1), g["before"])
+            self._edit(replace(self.state, base=self.state.mask if self.state.mask.any() else None, points=(), labels=(), box=None,
+                               clicks=g["before"].clicks + 1), g["before"])
 
     def _paint(self, points):
         g, m = self.gesture, self.state.mask
@@ -221,7 +224,8 @@ def append_line(path:str|Path, record:dict):
                 if f.write(line) < len(line): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(f.fileno())
             except OSError: f.truncate(size); raise # no half line
-    except OSError as e: raise CannotSave(e.errno, f"{path}: cannot be added to ({os.strerror(e.errno or 5).lower()}), free or change the folder and decide again") from e
+    except OSError as e:
+        raise CannotSave(e.errno, f"{path}: cannot be added to ({os.strerror(e.errno or 5).lower()}), free or change the folder and decide again") from e
 
 def decisions(out:str|Path)->list: # of dict(image, action, class, proposal, score, clicks, px, changed_px, iou)
     "The decisions in a folder's log that were not taken back, in their order. Lines that cannot be read are left out."

@@ -66,7 +66,8 @@ def annotate(
             start = same[int(np.argmax(ious))]["mask"] if best > .5 else None
             r = by_clicks(segmenter, o["mask"], goal, n_max, (seed, i), start); action = "drawn" if start is None else "corrected"
         out[r["mask"]] = o["cls"]
-        log.append(dict(cls=o["cls"], action=action, clicks=r["clicks"], pixels=r["pixels"], area=o["area"], iou=round(float(r["iou"]), 4), proposed=round(float(best), 4)))
+        log.append(dict(cls=o["cls"], action=action, clicks=r["clicks"], pixels=r["pixels"], area=o["area"], iou=round(float(r["iou"]), 4),
+                        proposed=round(float(best), 4)))
     return out, log
 
 def cost(log)->dict: # over images
@@ -81,7 +82,8 @@ def run(
     rounds:int=3, per_round:int=4, goal:float=GOAL, n_max:int=10, min_px:int=16, seed:int=0
 )->list: # for each round: cost, and how good its proposals were
     "The loop with a simulated annotator. Round 0 has no proposals. Raises `BadInput`, `CannotSave`."
-    if len(images) != len(truths) or len(images) < rounds*per_round: raise BadInput(f"{len(images)} images and {len(truths)} truths do not make {rounds} rounds of {per_round}")
+    if len(images) != len(truths) or len(images) < rounds*per_round:
+        raise BadInput(f"{len(images)} images and {len(truths)} truths do not make {rounds} rounds of {per_round}")
     out, labels, results, sam = Path(out), {}, [], make()
     for k in range(rounds):
         here, ids = out/f"round_{k}", range(k*per_round, (k + 1)*per_round)

@@ -55,7 +55,9 @@ def _attention(sam, kind): # the attention modules of the image encoder whose qk
 def split_qkv(sam:Sam)->int: # the number of attention blocks
     "Replace each `attn.qkv` of the image encoder by a `SplitQKV`, in place; answers stay the same. Raises `BadInput`."
     found = _attention(sam, nn.Linear)
-    if not found: raise BadInput("this SAM is split already" if _attention(sam, SplitQKV) else "no attention block with a qkv layer in this image encoder; give a SAM from sesami.model.load")
+    if not found:
+        raise BadInput("this SAM is split already" if _attention(sam, SplitQKV)
+                       else "no attention block with a qkv layer in this image encoder; give a SAM from sesami.model.load")
     for m in found:
         tiny = hasattr(m, "key_dim")
         m.qkv = SplitQKV(m.qkv, m.num_heads if tiny else 1, (m.key_dim, m.key_dim, m.d) if tiny else (m.qkv.out_features//3,)*3)
@@ -102,10 +104,12 @@ def add_lora(
 )->Sam: # the same object, its answers unchanged so far
     "Freeze SAM and put LoRA on the queries and values of every attention block of its image encoder, in place. Raises `BadInput`."
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1: raise BadInput(f"rank={rank!r} must be a whole number, 1 or above")
-    if not isinstance(targets, str) or not targets or set(targets) - set("qkv"): raise BadInput(f"targets={targets!r} must be letters out of q, k and v, such as qv")
+    if not isinstance(targets, str) or not targets or set(targets) - set("qkv"):
+        raise BadInput(f"targets={targets!r} must be letters out of q, k and v, such as qv")
     if any(isinstance(m, LoraLayer) for m in sam.modules()): raise BadInput("this SAM is adapted already; load it again to start another adapter")
     if not _attention(sam, SplitQKV): split_qkv(sam)
-    _inject(sam, LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=_where(targets, decoder_lora), lora_dropout=dropout, init_lora_weights="gaussian"), seed)
+    _inject(sam, LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=_where(targets, decoder_lora), lora_dropout=dropout,
+                            init_lora_weights="gaussian"), seed)
     n, want = sum(isinstance(m, LoraLayer) for m in sam.image_encoder.modules()), len(_attention(sam, SplitQKV))*len(set(targets))
     assert n == want, f"{n} layers of the image encoder are adapted, not {want}"
     return freeze(sam, train_encoder, train_decoder, train_prompt)
@@ -127,30 +131,35 @@ def save_adapter(
     if not getattr(sam, "base_hash", None): raise BadInput("this SAM has no base_hash, the adapter would not know its base; get it from sesami.model.load")
     config, folder, cpu = copy.copy(sam.peft_config["default"]), Path(folder), lambda v: v.detach().cpu().contiguous()
     config.inference_mode, config.base_model_name_or_path = True, f"SAM {sam.kind} {sam.base_hash}"
-    files = {"adapter_model.safetensors": to_safetensors({f"base_model.model.{k}": cpu(v) for k, v in get_peft_model_state_dict(sam, save_embedding_layers=False).items()}, {"format": "pt"})}
+    files = {"adapter_model.safetensors": to_safetensors({f"base_model.model.{k}": cpu(v) for k,
+                                                          v in get_peft_model_state_dict(sam, save_embedding_layers=False).items()}, {"format": "pt"})}
     more = {n: cpu(p) for n, p in sam.named_parameters() if p.requires_grad and "lora_" not in n}
     if more: files["trained.safetensors"] = to_safetensors(more, {"format": "pt"})
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as made:
             stage = Path(made); config.save_pretrained(stage); files["adapter_config.json"] = (stage/"adapter_config.json").read_bytes()
-            meta = dict(format="semiml SAM adapter 1", kind=sam.kind, base_hash=sam.base_hash, image_size=sam.image_size, rank=config.r, alpha=config.lora_alpha,
+            meta = dict(format="semiml SAM adapter 1", kind=sam.kind, base_hash=sam.base_hash, image_size=sam.image_size, rank=config.r,
+                        alpha=config.lora_alpha,
                         targets=config.target_modules, note=note, files={k: _sha(v) for k, v in files.items()}, provenance=provenance())
             files["semiml.json"] = json.dumps(meta, indent=1).encode()
             for name, data in files.items(): (stage/name).write_bytes(data)
             for name in files: os.replace(stage/name, folder/name)
         if not more: (folder/"trained.safetensors").unlink(missing_ok=True)
-    except OSError as e: raise CannotSave(e.errno or 0, f"{folder}: the adapter cannot be saved ({os.strerror(e.errno) if e.errno else e}); free or change the folder and save it again") from e
+    except OSError as e:
+        raise CannotSave(e.errno or 0, f"{folder}: the adapter cannot be saved ({os.strerror(e.errno) if e.errno else e}); free or change the folder and save it again") from e
     return folder
 
 def read_adapter(folder:str|Path)->dict: # kind, base_hash, image_size, rank, note, ...
     "What `semiml.json` says about an adapter, after its files were checked. Raises `BadInput`."
     folder = Path(folder)
-    if not (folder/"semiml.json").is_file(): raise BadInput(f"{folder}: holds no adapter that semiml saved (no semiml.json); give the folder that save_adapter wrote")
+    if not (folder/"semiml.json").is_file():
+        raise BadInput(f"{folder}: holds no adapter that semiml saved (no semiml.json); give the folder that save_adapter wrote")
     again = "get the adapter's folder again"; form = read_json(folder/"semiml.json", dict(format=str), again)["format"]
     if form != "semiml SAM adapter 1": raise BadInput(f"{folder}: holds something else, {form!r}; give the folder of a SAM adapter")
     meta = read_json(folder/"semiml.json", dict(kind=str, base_hash=str, image_size=int, files={...: str}), again); files = meta["files"]
-    if odd := {"adapter_config.json", "adapter_model.safetensors"} ^ (files.keys() - {"trained.safetensors"}): raise BadInput(f"{folder}/semiml.json: {min(odd)!r} is missing or too much; {again}")
+    if odd := {"adapter_config.json", "adapter_model.safetensors"} ^ (files.keys() - {"trained.safetensors"}):
+        raise BadInput(f"{folder}/semiml.json: {min(odd)!r} is missing or too much; {again}")
     for name, sha in files.items():
         if not (folder/name).exists(): raise BadInput(f"{folder/name}: is missing; get the adapter's folder again")
         if _sha((folder/name).read_bytes()) != sha: raise BadInput(f"{folder/name}: is damaged, or from another adapter; get the adapter's folder again")
@@ -165,11 +174,15 @@ def load_adapter(
     sam = base if isinstance(base, nn.Module) else load(base, meta["kind"] if base is None else None, image_size or meta["image_size"])
     if any(isinstance(m, LoraLayer) for m in sam.modules()): raise BadInput("this SAM is adapted already; load it again to give it another adapter")
     if sam.kind != meta["kind"]: raise BadInput(f"{folder}: is an adapter for a {meta['kind']}, this SAM is a {sam.kind}; load the SAM that it was trained on")
-    if sam.base_hash != meta["base_hash"]: raise BadInput(f"{folder}: is an adapter for the {meta['kind']} with fingerprint {meta['base_hash']}, this one has {sam.base_hash}; load the checkpoint that it was trained on")
-    lora, _ = read_tensors(folder/"adapter_model.safetensors"); more = read_tensors(folder/"trained.safetensors")[0] if "trained.safetensors" in meta["files"] else {}
+    if sam.base_hash != meta["base_hash"]:
+        raise BadInput(f"{folder}: is an adapter for the {meta['kind']} with fingerprint {meta['base_hash']}, this one has {sam.base_hash}; load the checkpoint that it was trained on")
+    lora, _ = read_tensors(folder/"adapter_model.safetensors")
+    more = read_tensors(folder/"trained.safetensors")[0] if "trained.safetensors" in meta["files"] else {}
     if not _attention(sam, SplitQKV): split_qkv(sam)
-    c = read_json(folder/"adapter_config.json", dict(r=int, lora_alpha=float, target_modules=str, lora_dropout=float), "get the adapter's folder again") # what `add_lora` sets, nothing else
-    if c["target_modules"] not in WHERE or not 1 <= c["r"] <= 4096 or not 0 <= c["lora_dropout"] < 1: raise BadInput(f"{folder}/adapter_config.json: is no adapter that add_lora makes; get the adapter's folder again")
+    # what `add_lora` sets, nothing else
+    c = read_json(folder/"adapter_config.json", dict(r=int, lora_alpha=float, target_modules=str, lora_dropout=float), "get the adapter's folder again")
+    if c["target_modules"] not in WHERE or not 1 <= c["r"] <= 4096 or not 0 <= c["lora_dropout"] < 1:
+        raise BadInput(f"{folder}/adapter_config.json: is no adapter that add_lora makes; get the adapter's folder again")
     _inject(sam, LoraConfig(**{k: c[k] for k in ("r", "lora_alpha", "target_modules", "lora_dropout")}, init_lora_weights="gaussian")); freeze(sam)
     lora, params = {k.removeprefix("base_model.model."): v for k, v in lora.items()}, dict(sam.named_parameters())
     shapes = lambda d: {k: tuple(v.shape) for k, v in d.items()}; own = get_peft_model_state_dict(sam, save_embedding_layers=False)

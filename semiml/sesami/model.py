@@ -145,7 +145,8 @@ def gray255(
     "The 0.1 and 99.9 percentiles of each image become 0 and 255, what lies outside is clipped. Raises `BadInput`."
     x = torch.as_tensor(images if isinstance(images, torch.Tensor) else np.ascontiguousarray(images).astype(np.float32)).float()
     x = x[None] if x.ndim == 2 else x; x = x[:, None] if x.ndim == 3 else x
-    if x.ndim != 4 or x.shape[1] != 1 or 0 in x.shape: raise BadInput(f"images of shape {tuple(np.shape(images))} are no gray images, give (N, H, W) or (N, 1, H, W)")
+    if x.ndim != 4 or x.shape[1] != 1 or 0 in x.shape:
+        raise BadInput(f"images of shape {tuple(np.shape(images))} are no gray images, give (N, H, W) or (N, 1, H, W)")
     if not x.isfinite().all(): raise BadInput("the images hold NaN or infinite pixels, replace these first")
     flat = x.flatten(1); n = flat.shape[1]; k = 1 + int(.001*(n - 1))
     lo, hi = flat.kthvalue(k).values, flat.kthvalue(n + 1 - k).values; rare = hi <= lo # nearly all pixels are the same: then the few others count
@@ -175,7 +176,8 @@ def _mask_logits(mask, shape, sam):
     "(4h, 4w) logits of a mask prompt"
     low, device = sam.prompt_encoder.mask_input_size, sam.device; m = torch.as_tensor(mask)
     if m.is_floating_point():
-        if tuple(m.shape) != low: raise BadInput(f"a mask prompt of logits has the shape {tuple(m.shape)}, it must be {low} for image_size {sam.image_size}; a boolean one has the image's shape")
+        if tuple(m.shape) != low:
+            raise BadInput(f"a mask prompt of logits has the shape {tuple(m.shape)}, it must be {low} for image_size {sam.image_size}; a boolean one has the image's shape")
         return m.to(device, torch.float32)
     if tuple(m.shape) != tuple(shape): raise BadInput(f"a mask prompt has the shape {tuple(m.shape)}, the image {tuple(shape)}: they must agree")
     h, w = resized(shape, sam); s = sam.image_encoder.img_size
@@ -192,7 +194,8 @@ def decode(
     if not len(prompts): raise BadInput("no prompts: give a list of at least one")
     for i, p in enumerate(prompts):
         k = 0 if p.points is None else len(p.points)
-        if k and (np.shape(p.points) != (k, 2) or np.shape(p.labels) != (k,)): raise BadInput(f"prompt {i}: points must be (K, 2) and labels (K,), they are {np.shape(p.points)} and {np.shape(p.labels)}")
+        if k and (np.shape(p.points) != (k, 2) or np.shape(p.labels) != (k,)):
+            raise BadInput(f"prompt {i}: points must be (K, 2) and labels (K,), they are {np.shape(p.points)} and {np.shape(p.labels)}")
         if p.box is not None and np.shape(p.box) != (4,): raise BadInput(f"prompt {i}: the box must be four numbers x0, y0, x1, y1, it is {p.box!r}")
         groups.setdefault((k, p.box is not None, p.mask is not None), []).append(i)
     out = {}
@@ -203,7 +206,8 @@ def decode(
         boxes = t(px([p.box for p in ps]).reshape(-1, 4), torch.float) if box else None
         masks = torch.stack([_mask_logits(p.mask, shape, sam) for p in ps])[:, None] if mask else None
         sparse, dense = sam.prompt_encoder(points, boxes, masks)
-        logits, quality = sam.mask_decoder(embedding[None].to(sam.mask_decoder.iou_token.weight.dtype), sam.prompt_encoder.get_dense_pe(), sparse, dense, multimask)
+        logits, quality = sam.mask_decoder(embedding[None].to(sam.mask_decoder.iou_token.weight.dtype), sam.prompt_encoder.get_dense_pe(), sparse,
+                                           dense, multimask)
         for j, i in enumerate(ids): j = min(j, len(logits) - 1); out[i] = logits[j], quality[j] # without any prompt SAM answers once
     logits, quality = (torch.stack([out[i][j] for i in range(len(prompts))]) for j in (0, 1))
     return dict(logits=logits, quality=quality)

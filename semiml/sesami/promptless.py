@@ -27,14 +27,16 @@ class Prototypes:
     def fit(self, segmenter, images, masks, # Lists of (H, W)
             pixels:int=3000, shrink:float=.05, ignore:int=255, seed:int=0)->"Prototypes": # Drawn from each image, every class alike; of the covariance
         "Raises `BadInput`."
-        if len(images) != len(masks) or not len(images): raise BadInput(f"{len(images)} images and {len(masks)} masks: give one mask for each image, and at least one")
+        if len(images) != len(masks) or not len(images):
+            raise BadInput(f"{len(images)} images and {len(masks)} masks: give one mask for each image, and at least one")
         rng, X, y = np.random.default_rng(seed), [], []
         for im, m in zip(images, masks):
             f = pixel_features(segmenter.set_image(im)); m = np.asarray(m)
             if m.shape != segmenter.shape: raise BadInput(f"a mask is {m.shape} but its image is {segmenter.shape}: draw the mask on the image as it is")
             classes = [k for k in np.unique(m) if k != ignore]
             for k in classes:
-                at = np.flatnonzero(m == k); at = rng.choice(at, min(len(at), pixels//len(classes)), replace=False); X.append(f.reshape(len(f), -1)[:, at].T); y += [k]*len(at)
+                at = np.flatnonzero(m == k); at = rng.choice(at, min(len(at), pixels//len(classes)), replace=False)
+                X.append(f.reshape(len(f), -1)[:, at].T); y += [k]*len(at)
         X, y = np.concatenate(X).astype(float), np.array(y); self.classes = np.unique(y)
         if len(self.classes) < 2: raise BadInput("the masks hold fewer than two classes, there is nothing to tell apart")
         self.mean, self.sd = X.mean(0), X.std(0) + 1e-6; Z = (X - self.mean)/self.sd; mu = np.stack([Z[y == k].mean(0) for k in self.classes])
@@ -53,7 +55,8 @@ def middles(image, n:int=120)->np.ndarray: # (m, 2) x, y
     lab, out = superpixels(image, n) + 1, []
     for i, s in enumerate(find_objects(lab), 1):
         if s is None: continue
-        d = distance_transform_edt(np.pad(lab[s] == i, 1))[1:-1, 1:-1]; y, x = np.unravel_index(d.argmax(), d.shape); out.append((x + s[1].start, y + s[0].start))
+        d = distance_transform_edt(np.pad(lab[s] == i, 1))[1:-1, 1:-1]; y, x = np.unravel_index(d.argmax(), d.shape)
+        out.append((x + s[1].start, y + s[0].start))
     return np.array(out, float)
 
 def regions(

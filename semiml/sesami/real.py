@@ -26,7 +26,8 @@ def soi(max_side:int=846, least_px:float=400.)->tuple: # train, test: lists of (
     ds, out = open_dataset("prefab_soi"), {}
     for i, name in enumerate(ds.names):
         im, design = ds[i].pixels, ds.design(i).pixels; k = max_side/max(im.shape); shape = tuple(round(n*k) for n in im.shape)
-        small = area_resize(im.astype(np.float32), shape); d = (area_resize(design.astype(np.float32), tuple(2*n for n in shape)) > design.max()/2).astype(np.float32)
+        small = area_resize(im.astype(np.float32), shape)
+        d = (area_resize(design.astype(np.float32), tuple(2*n for n in shape)) > design.max()/2).astype(np.float32)
         al = align(d, small, scale=(.5, .5), free=("shift", "scale", "aspect"), max_shift_px=20); m = apply(al, d.astype(np.uint8), order=0, fill=255)
         for o in objects(m, min_px=1): m[o["mask"]] = 255 if o["area"] < least_px*k**2 else m[o["mask"]]
         out[name] = small, m
@@ -45,17 +46,23 @@ def object_ious(segmenter, data, kind:str, seed:int=0, most:int=16, min_px:int=1
     "IoU of one prompt for each of up to `most` objects an image, drawn with the seed."
     out = []
     for k, (im, m) in enumerate(data):
-        parts = objects(m, min_px=min_px, background=background); pick = np.random.default_rng([seed, k]).permutation(len(parts))[:most]; segmenter.set_image(im); known = m != 255
+        parts = objects(m, min_px=min_px, background=background)
+        pick = np.random.default_rng([seed, k]).permutation(len(parts))[:most]; segmenter.set_image(im)
+        known = m != 255
         for j in range(0, len(pick), 8):
-            got = segmenter.ask([sample(parts[i]["mask"], kind, (seed, k, int(i)), parts) for i in pick[j:j+8]])["masks"]; out += [iou(g & known, parts[i]["mask"]) for g, i in zip(got, pick[j:j+8])]
+            got = segmenter.ask([sample(parts[i]["mask"], kind, (seed, k, int(i)), parts) for i in pick[j:j+8]])["masks"]
+            out += [iou(g & known, parts[i]["mask"]) for g, i in zip(got, pick[j:j+8])]
     return np.array(out)
 
 def row(name, adapted:bool, scale:str, seed:int, steps:int, image_size:int=512, rank:int=16): # a cell
     "SAM, or SeSAMI trained on the training images, on the test images of a real set."
     learn, test = SETS[name](); sam, out = load(image_size=image_size), run_folder("real", f"{name}_{scale}_{seed}")
     if adapted and (out/"model/semiml.json").exists(): load_adapter(sam, out/"model")
-    elif adapted: train([i for i, _ in learn], [m for _, m in learn], out, sam, steps=steps, objects=8, rounds=1, rank=rank, lr=1e-3, flips="hv", seed=seed, resume=(out/"config.json").exists())
-    v = {k: object_ious(Segmenter(sam), test, k, seed) for k in KINDS}; metrics = {f"{k}/mIoU": float(x.mean()) for k, x in v.items()} | {f"{k}/sd": float(x.std()) for k, x in v.items()}
+    elif adapted:
+        train([i for i, _ in learn], [m for _, m in learn], out, sam, steps=steps, objects=8, rounds=1, rank=rank, lr=1e-3, flips="hv", seed=seed,
+              resume=(out/"config.json").exists())
+    v = {k: object_ious(Segmenter(sam), test, k, seed) for k in KINDS}
+    metrics = {f"{k}/mIoU": float(x.mean()) for k, x in v.items()} | {f"{k}/sd": float(x.std()) for k, x in v.items()}
     more = dict(trained_share=trainable_share(sam, show=False)[2], steps=steps) if adapted else {}
     return cell("real", "SeSAMI" if adapted else "SAM", seed, scale, f"real:{name}", metrics | dict(objects=len(v["box"])),
                 dict(image_size=image_size, kind=sam.kind, base_hash=sam.base_hash, train=len(learn), test=len(test)) | more)
@@ -65,4 +72,5 @@ def run(out, scale:str="cpu", seeds=(0,)):
     steps = dict(ci=4, cpu=200, paper=5000)[scale]; size = dict(ci=128, cpu=512, paper=1024)[scale]
     for seed in seeds:
         for name in SETS:
-            for adapted in (False, True): once(cell_path(out, f"{name}_{'sesami' if adapted else 'sam'}", scale, seed), lambda: row(name, adapted, scale, seed, steps, size))
+            for adapted in (False, True):
+                once(cell_path(out, f"{name}_{'sesami' if adapted else 'sam'}", scale, seed), lambda: row(name, adapted, scale, seed, steps, size))

@@ -56,7 +56,8 @@ class Segmenter:
         for p in prompts: p.check(self.shape) if p.mask is None or np.asarray(p.mask).dtype == bool else None
         r = decode(self.sam, self.embedding, prompts, self.shape); best = r["quality"].argmax(1); i = torch.arange(len(best))
         logits = upscale(r["logits"][i, best], self.shape, self.sam)
-        return dict(logits=logits.cpu().numpy(), masks=(logits > 0).cpu().numpy(), quality=r["quality"][i, best].float().cpu().numpy(), low=r["logits"][i, best])
+        return dict(logits=logits.cpu().numpy(), masks=(logits > 0).cpu().numpy(), quality=r["quality"][i, best].float().cpu().numpy(),
+                    low=r["logits"][i, best])
 
     def predict(self, prompt)->np.ndarray: # (H, W) bool
         "The mask for one prompt. Raises `BadInput`."
@@ -69,8 +70,10 @@ def material_map(
 )->dict: # map (H, W) uint8, object (H, W) int: which prompt won, -1 for none; quality (P,)
     "Every object of the image that is set, in one map. Raises `BadInput`."
     classes = np.asarray(classes)
-    if len(classes) != len(prompts) or not len(prompts): raise BadInput(f"{len(prompts)} prompts and {len(classes)} classes: give one class for each prompt, and at least one")
-    if classes.min() < 0 or classes.max() > 254: raise BadInput(f"classes from {classes.min()} to {classes.max()}: class numbers are 0 to 254, 255 means nobody knows")
+    if len(classes) != len(prompts) or not len(prompts):
+        raise BadInput(f"{len(prompts)} prompts and {len(classes)} classes: give one class for each prompt, and at least one")
+    if classes.min() < 0 or classes.max() > 254:
+        raise BadInput(f"classes from {classes.min()} to {classes.max()}: class numbers are 0 to 254, 255 means nobody knows")
     best, who, quality = np.full(segmenter.shape or (1, 1), floor, np.float32), np.full(segmenter.shape or (1, 1), -1), []
     for k in range(0, len(prompts), chunk):
         r = segmenter.ask(prompts[k:k+chunk]); top = r["logits"].argmax(0); logit = np.take_along_axis(r["logits"], top[None], 0)[0]

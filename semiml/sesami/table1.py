@@ -28,9 +28,12 @@ from ..train import read_log
 
 # %% ../../nbs/api/94_sesami_table1.ipynb #f35356f7
 SCALES:dict = dict( # modules (None: all), images a module to train and to test, their shape, image size of SAM (None: a tiny SAM of random weights), steps, crops of DeepLabV3+
-    ci=dict(modules=2, n_train=1, n_test=2, shape=(96, 96), image_size=None, steps=3, objects=3, rounds=1, rank=2, lr=3e-3, net_steps=4, net_size=(64, 64), net_batch=2),
-    cpu=dict(modules=None, n_train=5, n_test=3, shape=(256, 256), image_size=512, steps=2000, objects=12, rounds=1, rank=16, lr=1e-3, engine_steps=150, net_steps=900, net_size=(256, 256), net_batch=4),
-    paper=dict(modules=None, n_train=40, n_test=10, shape=(1024, 1024), image_size=1024, steps=40_000, objects=16, rounds=2, rank=32, lr=1e-3, engine_steps=2000, net_steps=40_000, net_size=(512, 512), net_batch=16))
+    ci=dict(modules=2, n_train=1, n_test=2, shape=(96, 96), image_size=None, steps=3, objects=3, rounds=1, rank=2, lr=3e-3, net_steps=4,
+            net_size=(64, 64), net_batch=2),
+    cpu=dict(modules=None, n_train=5, n_test=3, shape=(256, 256), image_size=512, steps=2000, objects=12, rounds=1, rank=16, lr=1e-3,
+             engine_steps=150, net_steps=900, net_size=(256, 256), net_batch=4),
+    paper=dict(modules=None, n_train=40, n_test=10, shape=(1024, 1024), image_size=1024, steps=40_000, objects=16, rounds=2, rank=32, lr=1e-3,
+               engine_steps=2000, net_steps=40_000, net_size=(512, 512), net_batch=16))
 SMALL = .01 # an object is small below this share of the image; a module is one of small objects if half of its objects are
 
 def devices(s:dict, process:str, n:int, purpose:str, seed:int)->list: # scenes
@@ -83,7 +86,8 @@ def corrected(segmenter, scenes, clicks:int=3, seed:int=0)->list: # a mean IoU a
             for j in range(0, len(parts), 16):
                 r = segmenter.ask(prompts[j:j+16])
                 for i, (m, low) in enumerate(zip(r["masks"], r["low"]), j):
-                    if click := correction(m, parts[i]["mask"], (seed, k, i, n), clicked=prompts[i].points): prompts[i] = add(prompts[i], *click); prompts[i].mask = low.float()
+                    if click := correction(m, parts[i]["mask"], (seed, k, i, n), clicked=prompts[i].points):
+                        prompts[i] = add(prompts[i], *click); prompts[i].mask = low.float()
         out.append(mean_iou([material_map(segmenter, prompts, [o["cls"] for o in parts])["map"]], [s.mask]))
     return out
 
@@ -92,7 +96,8 @@ def promptless(segmenter, scenes, examples)->list: # a mean IoU an image
     out = []
     for s in scenes:
         few = [e for e in examples if e.truth["module"] == s.truth["module"]]
-        proto = Prototypes().fit(segmenter, [e.image for e in few], [e.mask for e in few]); out.append(mean_iou([segment(segmenter.set_image(s.image), proto)["map"]], [s.mask]))
+        proto = Prototypes().fit(segmenter, [e.image for e in few], [e.mask for e in few])
+        out.append(mean_iou([segment(segmenter.set_image(s.image), proto)["map"]], [s.mask]))
     return out
 
 def scores(segmenter, test:dict, examples, seed, n:int=1)->tuple: # metrics, {name: {module: mean IoU}}; n: test images a module
@@ -100,7 +105,8 @@ def scores(segmenter, test:dict, examples, seed, n:int=1)->tuple: # metrics, {na
     small, A = small_modules(test["A"]), test["A"][::n]; mixed = {p: prompted(segmenter, v, "mixed", seed) for p, v in test.items()}
     by = {p: over_modules(v, mixed[p]) for p, v in test.items()}
     by |= {k: over_modules(A, prompted(segmenter, A, k, seed)) for k in KINDS}
-    by["box, jitter 10 %"] = over_modules(A, prompted(segmenter, A, "box", seed, .1)); by["point, jitter 2 px"] = over_modules(A, prompted(segmenter, A, "point", seed, 0., 2.))
+    by["box, jitter 10 %"] = over_modules(A, prompted(segmenter, A, "box", seed, .1))
+    by["point, jitter 2 px"] = over_modules(A, prompted(segmenter, A, "point", seed, 0., 2.))
     by["promptless"] = over_modules(A, promptless(segmenter, A, examples)); by["box and 3 clicks"] = over_modules(A, corrected(segmenter, A, 3, seed))
     metrics = statistics(by["A"], small)
     for k, v in by.items(): metrics |= statistics(v, small, f"{k}/") if k != "A" else {}
@@ -115,10 +121,14 @@ def _sam(s): return build("small", seed=1) if s["image_size"] is None else load(
 def row_deeplab(s, scale, seed):
     "A cell of table 1: DeepLabV3+, trained on all modules."
     names, out = vocabulary(), run_folder("table1", f"deeplab_{scale}_{seed}"); data = devices(s, "A", s["n_train"], "train", seed)
-    net = train_supervised([d.image for d in data], [renamed(d, names) for d in data], len(names), out, s["net_steps"], s["net_batch"], s["net_size"], seed=seed, resume=(out/"config.json").exists())
+    net = train_supervised([d.image for d in data], [renamed(d, names) for d in data], len(names), out, s["net_steps"], s["net_batch"], s["net_size"],
+                           seed=seed, resume=(out/"config.json").exists())
     test = {p: devices(s, p, s["n_test"], "test", seed) for p in "ABC"}
-    each = {p: [mean_iou([predict(net, d.image).argmax(0)], [renamed(d, names)]) for d in v] for p, v in test.items()}; by = {p: over_modules(v, each[p]) for p, v in test.items()}; small = small_modules(test["A"])
-    return cell("table1", "DeepLabV3+", seed, scale, "simulated", statistics(by["A"], small) | statistics(by["B"], small, "B/") | statistics(by["C"], small, "C/") | _spread(each["A"], s["n_test"]), s | dict(pretrained=net.pretrained, train_seconds=read_log(out)[-1]["seconds"]), modules=by)
+    each = {p: [mean_iou([predict(net, d.image).argmax(0)], [renamed(d, names)]) for d in v] for p, v in test.items()}
+    by = {p: over_modules(v, each[p]) for p, v in test.items()}; small = small_modules(test["A"])
+    return cell("table1", "DeepLabV3+", seed, scale, "simulated", statistics(by["A"], small) | statistics(by["B"], small, "B/")
+                | statistics(by["C"], small, "C/") | _spread(each["A"], s["n_test"]), s
+                | dict(pretrained=net.pretrained, train_seconds=read_log(out)[-1]["seconds"]), modules=by)
 
 def row_sam(s, scale, seed):
     "A cell of table 1: SAM as it is published, with the same prompts."
@@ -130,10 +140,13 @@ def row_sesami(s, scale, seed, row="SeSAMI", name="sesami", **how):
     "A cell of table 1: SAM with an adapter. how: `sesami.train.train`, for ablations."
     out, sam = run_folder("table1", f"{name}_{scale}_{seed}"), _sam(s); data = devices(s, "A", s["n_train"], "train", seed)
     if (out/"model/semiml.json").exists(): load_adapter(sam, out/"model")
-    else: train([d.image for d in data], [d.mask for d in data], out, sam, steps=s["steps"], objects=s["objects"], rounds=s["rounds"], rank=s["rank"], lr=s["lr"], seed=seed, resume=(out/"config.json").exists(), **how)
+    else:
+        train([d.image for d in data], [d.mask for d in data], out, sam, steps=s["steps"], objects=s["objects"], rounds=s["rounds"], rank=s["rank"],
+              lr=s["lr"], seed=seed, resume=(out/"config.json").exists(), **how)
     test = {p: devices(s, p, s["n_test"], "test", seed) for p in "ABC"}; metrics, by = scores(Segmenter(sam), test, data, seed, s["n_test"])
     share = trainable_share(sam, show=False)
-    return cell("table1", row, seed, scale, "simulated", metrics, s | how | dict(train_seconds=read_log(out)[-1]["seconds"], kind=sam.kind, base_hash=sam.base_hash, trained=share[0], trained_share=share[2]), modules=by)
+    return cell("table1", row, seed, scale, "simulated", metrics, s | how | dict(train_seconds=read_log(out)[-1]["seconds"], kind=sam.kind,
+            base_hash=sam.base_hash, trained=share[0], trained_share=share[2]), modules=by)
 
 def row_figure9(s, scale, seed, row, most:int=4): # "superpixels", "SAM" or "SeSAMI": figure 9, before any round of the data engine
     "What a mask costs a simulated annotator: clicks and brushed pixels an object until an IoU of 0.9, over all modules of process A."
@@ -144,37 +157,48 @@ def row_figure9(s, scale, seed, row, most:int=4): # "superpixels", "SAM" or "SeS
         parts = objects(d.mask); pieces = superpixels(d.image, 400)
         if seg: seg.set_image(d.image)
         for i in np.random.default_rng([seed, k]).permutation(len(parts))[:most]:
-            r = by_clicks(seg, parts[i]["mask"], seed=(seed, k, int(i))) if seg else by_hand(pieces, parts[i]["mask"]); log.append((r["clicks"], r["pixels"], r["pixels"] == 0))
+            r = by_clicks(seg, parts[i]["mask"], seed=(seed, k, int(i))) if seg else by_hand(pieces, parts[i]["mask"])
+            log.append((r["clicks"], r["pixels"], r["pixels"] == 0))
     clicks, pixels, reached = np.mean(np.array(log, float), 0); spread = np.array(log, float).std(0)/np.sqrt(len(log))
-    return cell("figure9", row, seed, scale, "simulated", {"clicks/object": clicks, "clicks/se": spread[0], "pixels/object": pixels, "pixels/se": spread[1], "reached without brush": reached, "objects": len(log)},
+    return cell("figure9", row, seed, scale, "simulated", {"clicks/object": clicks, "clicks/se": spread[0], "pixels/object": pixels,
+                                                           "pixels/se": spread[1], "reached without brush": reached, "objects": len(log)},
                 s | dict(goal=GOAL, n_max=10, most=most))
 
 def rows_engine(s, scale, seed, module, rounds:int=3, per_round:int=4)->list: # a cell for each round
     "Figure 9 over rounds of the data engine: label images of one device by clicks on SAM, adapt, propose, correct, adapt again. Beside it, the same objects by superpixels."
     rounds, per_round, steps = (2, 1, s["steps"]) if scale == "ci" else (rounds, per_round, s["engine_steps"]); n = rounds*per_round
     data = [tem.scene(module, seed_for(seed, "engine", i), shape=s["shape"]) for i in range(n)]; out = run_folder("figure9", f"engine_{module}_{scale}_{seed}")
-    def adapt(images, masks, folder, sam): return train(images, masks, folder, sam, steps=steps, objects=s["objects"], rounds=1, rank=s["rank"], lr=s["lr"], seed=seed, resume=(folder/"config.json").exists(), progress=False)
+    def adapt(images, masks, folder, sam):
+        return train(images, masks, folder, sam, steps=steps, objects=s["objects"], rounds=1, rank=s["rank"], lr=s["lr"], seed=seed,
+                     resume=(folder/"config.json").exists(), progress=False)
     done = engine.run([d.image for d in data], [d.mask for d in data], out, lambda: _sam(s), adapt, rounds, per_round, seed=seed); cells = []
     for r in done:
-        here = data[r["round"]*per_round:(r["round"] + 1)*per_round]; hand = [by_hand(superpixels(d.image, 400), o["mask"]) for d in here for o in objects(d.mask)]
-        m = {f"{k}/object": r[k] for k in ("clicks", "pixels")} | {k: r[k] for k in ("objects", "accepted", "corrected", "drawn")} | {"pixels/image": r["pixels"]*r["objects"]/per_round}
+        here = data[r["round"]*per_round:(r["round"] + 1)*per_round]
+        hand = [by_hand(superpixels(d.image, 400), o["mask"]) for d in here for o in objects(d.mask)]
+        m = {f"{k}/object": r[k] for k in ("clicks", "pixels")} | {k: r[k] for k in ("objects", "accepted", "corrected",
+                "drawn")} | {"pixels/image": r["pixels"]*r["objects"]/per_round}
         m |= {f"superpixels/{k}/object": float(np.mean([h[k] for h in hand])) for k in ("clicks", "pixels")}
-        cells.append(cell("figure9", f"engine {module}, round {r['round']}", seed, scale, "simulated", m, s | dict(module=module, goal=GOAL, per_round=per_round, steps=steps)))
+        cells.append(cell("figure9", f"engine {module}, round {r['round']}", seed, scale, "simulated", m, s
+                          | dict(module=module, goal=GOAL, per_round=per_round, steps=steps)))
     return cells
 
 def difference_maps(s, scale, seed, modules=("finfet_gate", "nanosheet_across")):
     "Figure 8, of models that are trained: image, truth, and the pixels where DeepLabV3+ and SeSAMI are wrong, for processes A, B and C. A matplotlib figure."
     from matplotlib.figure import Figure
     names, out = vocabulary(), run_folder("table1", f"deeplab_{scale}_{seed}"); data = devices(s, "A", s["n_train"], "train", seed)
-    net = train_supervised([d.image for d in data], [renamed(d, names) for d in data], len(names), out, s["net_steps"], s["net_batch"], s["net_size"], seed=seed, resume=True, progress=False)
+    net = train_supervised([d.image for d in data], [renamed(d, names) for d in data], len(names), out, s["net_steps"], s["net_batch"], s["net_size"],
+                           seed=seed, resume=True, progress=False)
     seg = Segmenter(load_adapter(_sam(s), run_folder("table1", f"sesami_{scale}_{seed}")/"model")); rows = [(m, p) for m in modules for p in "ABC"]
     fig = Figure(figsize=(7, 1.75*len(rows)), dpi=70, layout="constrained"); axs = fig.subplots(len(rows), 4)
     for ax, (m, p) in zip(axs, rows):
         d = next(d for d in devices(s, p, s["n_test"], "test", seed) if d.truth["module"] == m); parts = objects(d.mask)
-        prompts = [sample(o["mask"], "mixed", (seed, 0, i), parts) for i, o in enumerate(parts)]; ours = material_map(seg.set_image(d.image), prompts, [o["cls"] for o in parts])["map"] != d.mask
+        prompts = [sample(o["mask"], "mixed", (seed, 0, i), parts) for i, o in enumerate(parts)]
+        ours = material_map(seg.set_image(d.image), prompts, [o["cls"] for o in parts])["map"] != d.mask
         theirs = predict(net, d.image).argmax(0) != renamed(d, names)
-        for a, im, t in zip(ax, (d.image, d.mask, theirs, ours), (f"{m}, process {p}", "truth", f"DeepLabV3+: {theirs.mean():.1%} wrong", f"SeSAMI: {ours.mean():.1%} wrong")):
-            a.imshow(im, **(dict(cmap="gray") if im is d.image else dict(cmap="tab10", vmin=0, vmax=9) if im is d.mask else dict(cmap="Reds", vmin=0, vmax=1))); a.set_title(t, fontsize=7); a.axis("off")
+        for a, im, t in zip(ax, (d.image, d.mask, theirs, ours), (f"{m}, process {p}", "truth", f"DeepLabV3+: {theirs.mean():.1%} wrong",
+                                                                  f"SeSAMI: {ours.mean():.1%} wrong")):
+            a.imshow(im, **(dict(cmap="gray") if im is d.image else dict(cmap="tab10", vmin=0, vmax=9) if im is d.mask else dict(cmap="Reds", vmin=0, vmax=1)))
+            a.set_title(t, fontsize=7); a.axis("off")
     return fig
 
 VARIANTS:dict = { # beside the paper's way, LoRA on q and v with everything else frozen; each goes on with the same data and steps
@@ -186,11 +210,14 @@ def run(out, scale:str="cpu", seeds=(0,)):
     s, out = SCALES[scale], Path(out)
     for seed in seeds:
         for name, row in dict(sam=row_sam, deeplab=row_deeplab, sesami=row_sesami).items(): once(cell_path(out, name, scale, seed), lambda: row(s, scale, seed))
-        for name, (title, how) in VARIANTS.items(): once(cell_path(out, name, scale, seed), lambda: row_sesami(s | ({"lr": how["lr"]} if "lr" in how else {}), scale, seed, title, name, **{k: v for k, v in how.items() if k != "lr"}))
+        for name, (title, how) in VARIANTS.items():
+            once(cell_path(out, name, scale, seed), lambda: row_sesami(s | ({"lr": how["lr"]} if "lr" in how else {}), scale, seed, title, name,
+                                                                       **{k: v for k, v in how.items() if k != "lr"}))
         for who in ("superpixels", "SAM", "SeSAMI"): once(cell_path(out.parent/"figure9", who.lower(), scale, seed), lambda: row_figure9(s, scale, seed, who))
         for module in ENGINE[:1] if scale == "ci" else ENGINE:
             names = [cell_path(out.parent/"figure9", f"engine_{module}_round{k}", scale, seed) for k in range(2 if scale == "ci" else 3)]
             if not all(n.exists() for n in names): [once(n, lambda: c) for n, c in zip(names, rows_engine(s, scale, seed, module))]
         if not (picture := cell_path(out, "figure8", scale, seed, ".png")).exists():
             if (run_folder("table1", f"sesami_{scale}_{seed}")/"model").is_dir():
-                with atomic_path(picture) as tmp: difference_maps(s, scale, seed, list(tem.MODULES)[:1] if scale == "ci" else ("finfet_gate", "nanosheet_across")).savefig(tmp, format="png")
+                with atomic_path(picture) as tmp:
+                    difference_maps(s, scale, seed, list(tem.MODULES)[:1] if scale == "ci" else ("finfet_gate", "nanosheet_across")).savefig(tmp, format="png")

@@ -25,7 +25,8 @@ class Batches:
                  seed:int=0, flips:str="h", # Which mirror images could as well be real: "", "h", "v", "hv"
                  jitter:float=.1, jitter_px:float=1., # Of boxes, share of the side; of clicks and boxes, px
                  background=(), ignore:int=255, min_px:int=16): # Classes that are never asked for; smaller objects are left out
-        if len(images) != len(masks) or not len(images): raise BadInput(f"{len(images)} images and {len(masks)} masks: give one mask for each image, and at least one")
+        if len(images) != len(masks) or not len(images):
+            raise BadInput(f"{len(images)} images and {len(masks)} masks: give one mask for each image, and at least one")
         for i, (im, m) in enumerate(zip(images, masks)):
             if np.shape(im) != np.shape(m): raise BadInput(f"image {i} is {np.shape(im)} but its mask is {np.shape(m)}: draw the mask on the image as it is")
         self.images, self.masks, self.n, self.kind, self.seed, self.flips = images, masks, n, kind, seed, flips
@@ -46,7 +47,8 @@ class Batches:
                     known=torch.as_tensor(mask != self.find["ignore"]), prompts=prompts)
 
     def share(self, batch, rank, world): # for several processes: each embeds the image and answers its share of the prompts
-        mine = share_of(torch.arange(len(batch["prompts"])), rank, world); return batch | dict(truth=batch["truth"][mine], prompts=[batch["prompts"][i] for i in mine])
+        mine = share_of(torch.arange(len(batch["prompts"])), rank, world)
+        return batch | dict(truth=batch["truth"][mine], prompts=[batch["prompts"][i] for i in mine])
 
 # %% ../../nbs/api/63_sesami_train.ipynb #1a663686
 def mask_losses(
@@ -110,10 +112,12 @@ def train(
     if sam is None: sam = load(checkpoint, image_size=s["image_size"])
     add_lora(sam, rank=s["rank"], targets=targets, seed=seed_for(seed, "lora"), **(freeze or {}))
     batches = Batches(images, masks, s["objects"], kind, seed, flips, background=background)
-    config = dict(method="sesami", base=sam.kind, base_hash=sam.base_hash, n_images=len(images), kind=kind, focal=focal, flips=flips, targets=targets, freeze=freeze or {},
+    config = dict(method="sesami", base=sam.kind, base_hash=sam.base_hash, n_images=len(images), kind=kind, focal=focal, flips=flips, targets=targets,
+                  freeze=freeze or {},
                   **s | dict(image_size=sam.image_size)) | (record or {})
     how = dict(warmup=20, weight_decay=0., ema_decay=.98 if s["steps"] < 2000 else .995, checkpoint_every=100) | how
-    fit(Tuner(sam, s["rounds"], focal), batches, out=out, lr=lr, seed=seed, resume=resume, progress=progress, config={k: v for k, v in config.items() if k != "steps"},
+    fit(Tuner(sam, s["rounds"], focal), batches, out=out, lr=lr, seed=seed, resume=resume, progress=progress,
+        config={k: v for k, v in config.items() if k != "steps"},
         steps=s["steps"], **how)
     save_adapter(sam, Path(out)/"model", note=f"{s['steps']} steps on {len(images)} images")
     return sam.eval()

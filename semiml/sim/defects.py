@@ -74,7 +74,8 @@ def _residue(draw, module, rng, extent, scale):
 def _contamination(draw, module, rng, extent, scale):
     x, y, depth, cls = candidates(draw, [c for c in module["classes"][:-2] if c not in module["hard"]], rng, extent)
     i = rng.integers(len(x)); n = rng.integers(3, 9); spread = 7*scale
-    specks = [_blob(rng, x[i] + rng.normal(0, spread), y[i] + rng.normal(0, spread), *(rng.uniform(.8, 2.6)*scale*rng.uniform(.8, 1.2, 2)), .1) for _ in range(n)]
+    specks = [_blob(rng, x[i] + rng.normal(0, spread), y[i] + rng.normal(0, spread), *(rng.uniform(.8, 2.6)*scale*rng.uniform(.8, 1.2, 2)), .1)
+              for _ in range(n)]
     return lambda x, y: draw(x, y) + [("foreign", np.minimum.reduce([s(x, y) for s in specks]))]
 
 def _interface(draw, module, rng, extent, scale):
@@ -96,11 +97,13 @@ def _interface(draw, module, rng, extent, scale):
 
 def _feature(how):
     def defect(draw, module, rng, extent, scale):
-        ks = module["_indices"]; k = int(ks[len(ks)//2 + rng.integers(-1, 2)]) if len(ks) > 3 else int(rng.choice(ks[:-1] if how == "merged" and len(ks) > 1 else ks))
+        ks = module["_indices"]
+        k = int(ks[len(ks)//2 + rng.integers(-1, 2)]) if len(ks) > 3 else int(rng.choice(ks[:-1] if how == "merged" and len(ks) > 1 else ks))
         return lambda x, y: draw(x, y, **{how: k})
     return defect
 
-_ADD = dict(void=_void, seam=_seam, residue=_residue, contamination=_contamination, interface=_interface, missing=_feature("missing"), merged=_feature("merged"))
+_ADD = dict(void=_void, seam=_seam, residue=_residue, contamination=_contamination, interface=_interface, missing=_feature("missing"),
+            merged=_feature("merged"))
 FOREIGN = dict(residue="C", contamination="Cu", interface="TiN") # what the class "foreign" is made of; materials of physics.MATERIALS
 
 # %% ../../nbs/api/26_sim_defects.ipynb #24f1a37e
