@@ -148,7 +148,7 @@ class SemiSupervised(nn.Module):
                 w = f[i][n + len(k):]
                 f[i] = torch.cat([f[i][:n + len(k)], w*drawn(lambda x: F.dropout2d(torch.ones_like(x), .5), w[..., :1, :1])])
         out = self.net.segmentation_head(self.net.decoder(f)); lam = self.lam if self.features else 1.
-        losses = {name: v/2 for name, v in segmentation_losses(out[:n], batch["mask"]).items()} 
+        losses = {name: v/2 for name, v in segmentation_losses(out[:n], batch["mask"]).items()}
         losses["strong"] = lam/2*self._cross_entropy(out[n:n+len(k)], labels.flatten(0, 1), weights.flatten(0, 1))[0]
         if self.features: losses["features"] = (1 - lam)/2*self._cross_entropy(out[n+len(k):], torch.where(batch["known"], label, 255), ok)[0]
         return losses
