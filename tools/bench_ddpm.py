@@ -2,7 +2,7 @@
 
 The progressive DDPM of semiml beside two peers on the same fifteen simulated images, with a U-Net of the same size, on one machine with one thread: denoising-diffusion-pytorch (`pip install denoising-diffusion-pytorch`)
 and diffusers' example for unconditional training, each with its defaults (whole images in batches of four, float32) and with the best setting that we found for it (bfloat16 where the processor has it, crops of 64 px, a higher learning rate).
-A peer with its defaults gets twelve times as many minutes as semiml, at its best four times: more than the tenth and the third that are claimed, since steps are planned from a short trial. At some points of each training eight images are drawn and judged by figures of `ddpm.evaluate`; a peer has reached semiml's quality where the spectra of image and noise and the gray
+A peer with its defaults gets twelve times as many minutes as semiml, at its best four times: more than the tenth and the third that are claimed, since steps are planned from the quick ones of a short trial. At some points of each training eight images are drawn and judged by figures of `ddpm.evaluate`; a peer has reached semiml's quality where the spectra of image and noise and the gray
 values are at most a tenth farther from the real ones than semiml's at its end, or as close as real images are to each other. A peer's minutes are those at the pace that the machine had during semiml's training: the pace is measured before and after each. Runs go on where they were stopped, in the folder SEMIML_RUNS; all of them take 33 times `--minutes`.
 """
 import argparse
@@ -117,14 +117,14 @@ def points(name, model, batches, minutes, images, held, **how):
     out, size = run_folder("bench_ddpm", name), tuple(images.shape[-2:])
     steps = how.pop("steps", None) or (json.loads((out / "config.json").read_text())["steps"] if (out / "config.json").exists() else None)
     if steps is None:
-        twin, t = type(model)(size), time.perf_counter()
+        twin, begin, took = type(model)(size), time.perf_counter(), []
         opt = torch.optim.AdamW(twin.parameters())
-        k = 0
-        while k < 3 or time.perf_counter() - t < 20:
-            if k == 1: t = time.perf_counter()  # the first one warms up
-            with torch.autocast("cpu", torch.bfloat16, enabled=how["precision"] == "bf16"): loss = sum(twin.loss(batches[k]).values())
-            loss.backward(); opt.step(); opt.zero_grad(); k += 1
-        steps = max(16, int(60 * minutes / ((time.perf_counter() - t) / (k - 1))))
+        while len(took) < 6 or time.perf_counter() - begin < 20:
+            t = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=how["precision"] == "bf16"): loss = sum(twin.loss(batches[len(took)]).values())
+            loss.backward(); opt.step(); opt.zero_grad()
+            took.append(time.perf_counter() - t)
+        steps = max(16, int(60 * minutes / np.quantile(took, .2)))  # those that nothing else on the machine disturbed: the training shall not be too short
     fit(model, batches, steps, out, checkpoint_every=max(1, steps // 16), keep=99, resume=(out / "config.json").exists(), progress=sys.stderr.isatty(), **how)
     seen, log = [], read_log(out)
     for share in POINTS:
