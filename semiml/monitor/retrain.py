@@ -152,7 +152,7 @@ def gate_retrain(args):
     if not args.out: raise BadInput("no output folder: give --out FOLDER")
     print(f"the candidate is in {retrain(args.pool, args.out, args.registry, args.base or (), args.start, args.steps, args.seed, progress=sys.stderr.isatty(), size=(args.side, args.side), resume=args.resume)}")
 
-def add_parsers(sub, add): # what `gate.add_parsers` returned, and add(to, name, run, options, help) of `semiml.cli`
+def add_parsers(sub, add): # what `gate_command.add_parsers` returned, and add(to, name, run, options, help) of `semiml.cli`
     "More of `semiml gate`."
     q = add(sub, "collect", gate_collect, "", "bring reviewed masks into a data set for training, without the hold-out")
     q.add_argument("pool", help="the data set that grows")
